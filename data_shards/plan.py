@@ -1,0 +1,253 @@
+"""Planning a windows data set: everything is read and checked before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_shards.contigs import Contigs
+from data_shards.errors import InputError
+from data_shards.schema import (
+    ContigEntry,
+    FieldEntry,
+    Schema,
+    Split,
+    TaskEntry,
+)
+from data_shards.sequence import ALPHABET
+from data_shards.shards import SHARD_BYTES
+from data_shards.sources.fasta import check_order, scan_fasta
+from data_shards.sources.files import SourceFile, identify
+from data_shards.sources.intervals import Intervals, read_intervals
+from data_shards.spec import TaskSpec, WindowsSpec
+from data_shards.windows import SPLITS, Loci, select, tile
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+# A shard's rows must be whole memory pages in every array, also where pages are 64 KiB.
+ROWS_PER_SHARD = 1 << 16
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """All that a build will do. Made without writing; a pure function of spec and source files.
+
+    Attributes:
+        schema: of the data set to be.
+        loci: one row a sample.
+        intervals: for each task a bedframe (chrom, start, end), filtered and anchored.
+        tasks: the rule of each task.
+        fasta: the reference file.
+        sources: identity of every file read.
+    """
+
+    schema: Schema
+    loci: Loci
+    intervals: tuple[pd.DataFrame, ...]
+    tasks: tuple[TaskSpec, ...]
+    fasta: Path
+    sources: tuple[SourceFile, ...]
+
+    @property
+    def identity(self) -> str:
+        """A sha256 that is equal for equal input: decides whether a build can be continued."""
+        digest = hashlib.sha256(self.schema.model_dump_json().encode())
+        for task in self.tasks:
+            digest.update(task.model_dump_json().encode())
+        for source in self.sources:
+            digest.update(f"{source.name} {source.sha256}\n".encode())
+        return digest.hexdigest()
+
+
+def plan_windows(
+    spec: WindowsSpec,
+    folder: Path,
+    *,
+    recipe: str,
+    spec_path: Path | str,
+    progress: Progress = lambda *_: None,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    bases_per_shard: int = SHARD_BYTES,
+) -> BuildPlan:
+    """Read and check all source files of a windows data set.
+
+    Args:
+        spec: the description.
+        folder: what its relative file names are relative to.
+        recipe: name of the recipe the data set is for.
+        spec_path: named in messages about the description itself.
+        progress: told which file is being read.
+        rows_per_shard: loci a shard.
+        bases_per_shard: reference bases a shard.
+
+    Raises:
+        InputError: for every fault of a file or of the description; names file and line.
+    """
+    files = 1 + len(spec.tasks)
+    progress("reading", 0, files)
+    fasta = folder / spec.reference.fasta
+    sources = {fasta: identify(fasta)}
+    contigs = scan_fasta(fasta)
+    members = _members(spec, contigs, spec_path)
+    tiled = sorted(number for numbers in members.values() for number in numbers)
+    check_order(
+        fasta,
+        contigs,
+        Contigs(
+            tuple(contigs.names[i] for i in tiled), tuple(contigs.lengths[i] for i in tiled)
+        ),
+        spec.reference.order,
+    )
+    read: dict[tuple[Path, str | None], Intervals] = {}
+    chosen: list[pd.DataFrame] = []
+    for number, task in enumerate(spec.tasks, start=1):
+        progress("reading", number, files)
+        path = folder / task.file
+        if path not in sources:
+            sources[path] = identify(path)
+        key = (path, task.format)
+        if key not in read:
+            read[key] = read_intervals(path, contigs, spec.reference.naming, task.format)
+        chosen.append(_choose(read[key], task, contigs, path))
+    progress("reading", files, files)
+
+    loci, ranges = tile(contigs, spec.windows, members)
+    for split, (start, stop) in ranges.items():
+        if start == stop:
+            names = ", ".join(contigs.names[i] for i in members[split])
+            raise InputError(
+                f"split {split!r} has no window: its contigs ({names}) are shorter than "
+                f"{spec.windows.length} bp",
+                path=spec_path,
+                remedy="give it longer contigs, or make [windows] length smaller",
+            )
+    schema = Schema(
+        recipe=recipe,
+        alphabet=ALPHABET,
+        samples=len(loci),
+        window=spec.windows,
+        contigs=tuple(
+            ContigEntry(name=name, length=length)
+            for name, length in zip(contigs.names, contigs.lengths, strict=True)
+        ),
+        tasks=tuple(
+            TaskEntry(name=task.name, given=task.given, rule=_rule(task, spec.windows.center))
+            for task in spec.tasks
+        ),
+        fields=_fields(),
+        splits={
+            split: Split(
+                start=ranges[split][0],
+                stop=ranges[split][1],
+                contigs=tuple(contigs.names[i] for i in members[split]),
+            )
+            for split in SPLITS
+        },
+        rows_per_shard=rows_per_shard,
+        bases_per_shard=bases_per_shard,
+    )
+    return BuildPlan(
+        schema, loci, tuple(chosen), spec.tasks, fasta, tuple(sources.values())
+    )
+
+
+def _members(
+    spec: WindowsSpec, contigs: Contigs, spec_path: Path | str
+) -> dict[str, tuple[int, ...]]:
+    """Assign every tiled contig to one split, or say which name is wrong."""
+    named: dict[str, str] = {}
+    groups = {
+        "reference.exclude": spec.reference.exclude,
+        "splits.valid": spec.splits.valid,
+        "splits.test": spec.splits.test,
+    }
+    for key, names in groups.items():
+        for name in names:
+            if name not in contigs.index:
+                known = ", ".join(contigs.names[:30])
+                raise InputError(
+                    f"{key}: no contig {name!r} in {spec.reference.fasta}",
+                    path=spec_path,
+                    remedy=f"the FASTA has: {known}",
+                )
+            if name in named:
+                raise InputError(
+                    f"contig {name!r} is in both {named[name]} and {key}",
+                    path=spec_path,
+                    remedy="a contig belongs to one split, or is excluded",
+                )
+            named[name] = key
+    train = tuple(i for i, name in enumerate(contigs.names) if name not in named)
+    if not train:
+        raise InputError(
+            "no contig is left for training",
+            path=spec_path,
+            remedy="hold out or exclude fewer contigs",
+        )
+    return {
+        "train": train,
+        "valid": tuple(sorted(contigs.index[name] for name in spec.splits.valid)),
+        "test": tuple(sorted(contigs.index[name] for name in spec.splits.test)),
+    }
+
+
+def _choose(intervals: Intervals, task: TaskSpec, contigs: Contigs, path: Path) -> pd.DataFrame:
+    """Apply a task to its file, or say why its rule can't be applied to it."""
+    if task.anchor in ("start", "end") and (intervals.strand == 0).any():
+        raise InputError(
+            f"task {task.name!r} is anchored at the {task.anchor}, but the file has intervals "
+            "without a strand",
+            path=path,
+            remedy='use anchor = "interval" or "midpoint", or a file with strands (bed6)',
+        )
+    scored = task.min_score is not None or task.max_score is not None
+    if scored and np.isnan(intervals.score).any():
+        raise InputError(
+            f"task {task.name!r} filters by score, but the file has intervals without one",
+            path=path,
+            remedy="drop min_score/max_score, or use a file with scores (bed5 or more)",
+        )
+    chosen = select(intervals, task, contigs)
+    if len(chosen) == 0:
+        raise InputError(
+            f"none of its {len(intervals):,} intervals passes the filters of task {task.name!r}",
+            path=path,
+            remedy="widen min_length, max_length, min_score or max_score",
+        )
+    return chosen
+
+
+def _rule(task: TaskSpec, center: int) -> str:
+    """Write a task's rule as a sentence."""
+    subject = "intervals" if task.anchor == "interval" else f"{task.anchor} of intervals"
+    if task.flank:
+        subject += f" +/- {task.flank} bp"
+    limits = [
+        f"{name.replace('_', ' ')} {value:g}"
+        for name in ("min_length", "max_length", "min_score", "max_score")
+        if (value := getattr(task, name)) is not None and not (name == "min_length" and value == 1)
+    ]
+    if limits:
+        subject += f" ({', '.join(limits)})"
+    if task.min_count is not None:
+        return f"at least {task.min_count} {subject} touch the central {center} bp"
+    needed = task.min_overlap if task.min_overlap is not None else -(-center // 2)
+    return f"{subject} cover at least {needed} of the central {center} bp"
+
+
+def _fields() -> tuple[FieldEntry, ...]:
+    codes = "A=0 C=1 G=2 T=3, N and other IUPAC letters=4; contigs end to end"
+    return (
+        FieldEntry(name="reference", dtype="uint8", encoding=codes, missing="4"),
+        FieldEntry(name="contig", dtype="int32", encoding="number of the contig"),
+        FieldEntry(name="start", dtype="int64", encoding="0-based, forward strand"),
+        FieldEntry(name="strand", dtype="int8", encoding="+1, or -1 for reverse complement"),
+        FieldEntry(name="split", dtype="uint8", encoding="0 train, 1 valid, 2 test"),
+        FieldEntry(name="labels", dtype="uint8", encoding="task t is bit t % 8 of byte t // 8"),
+    )

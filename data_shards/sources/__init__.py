@@ -1,0 +1,1 @@
+"""Readers of published formats: thin adapters over the libraries that know them."""

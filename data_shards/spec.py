@@ -1,0 +1,148 @@
+"""What a person writes to describe a windows data set: one TOML file beside the raw files.
+
+The file says where the reference and the tasks' interval files are, how windows are tiled, and
+which contigs are held out. ``docs/data.md`` has an annotated example.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from data_shards.contigs import Naming, NamingRule
+from data_shards.documents import Document, parse, read_toml
+from data_shards.sources.fasta import ContigOrder
+from data_shards.sources.intervals import IntervalFormat
+
+Anchor = Literal["interval", "start", "end", "midpoint"]
+
+
+class ReferenceSpec(Document):
+    """The reference genome and how other files name its contigs."""
+
+    fasta: str = Field(description="FASTA file (plain, gzip or bgzip), relative to --from")
+    order: ContigOrder = Field(
+        "sorted", description='"sorted" refuses contigs in no known order, "file" keeps any order'
+    )
+    exclude: tuple[str, ...] = Field((), description="contigs that no window is taken from")
+    interval_contigs: NamingRule = Field(
+        "same", description="how interval files name contigs, against the FASTA"
+    )
+    renames: dict[str, str] = Field(
+        default_factory=dict,
+        description="names in interval files -> FASTA names; wins over the rule",
+    )
+
+    @property
+    def naming(self) -> Naming:
+        """The naming rule as a pure function of a name."""
+        return Naming(self.interval_contigs, tuple(self.renames.items()))
+
+
+class WindowSpec(Document):
+    """Tiling: windows of ``length`` bp every ``stride`` bp, labelled by their central ``center``.
+
+    The defaults are DeepSEA's: 1,000 bp around a 200-bp bin, bins end to end.
+    """
+
+    length: int = Field(1000, ge=1)
+    center: int = Field(200, ge=1)
+    stride: int = Field(200, ge=1)
+    strands: Literal["+", "both"] = Field(
+        "+", description='"both" adds the reverse complement of each window as a sample of its own'
+    )
+
+    @property
+    def flank(self) -> int:
+        """Context on either side of the centre, bp."""
+        return (self.length - self.center) // 2
+
+    @model_validator(mode="after")
+    def _center_fits(self) -> Self:
+        if self.center > self.length or (self.length - self.center) % 2:
+            raise ValueError(
+                f"center ({self.center}) must fit into length ({self.length}) with equal flanks"
+            )
+        return self
+
+
+class TaskSpec(Document):
+    """One binary label: which intervals, and when a window's centre counts as positive."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$")
+    file: str = Field(description="interval file, relative to --from")
+    format: IntervalFormat | None = Field(None, description="default: by extension or columns")
+    anchor: Anchor = Field(
+        "interval", description="the whole interval, its 5' start, its 3' end, or its midpoint"
+    )
+    flank: int = Field(0, ge=0, description="bp added on both sides of the anchor")
+    min_length: int = Field(1, ge=1, description="shorter intervals of the file are not used")
+    max_length: int | None = Field(None, ge=1, description="longer ones are not used")
+    min_score: float | None = Field(None, description="intervals with a lower score are not used")
+    max_score: float | None = Field(None, description="intervals with a higher one are not used")
+    min_overlap: int | None = Field(
+        None, ge=1, description="bp of the centre to be covered; default half of it, as DeepSEA"
+    )
+    min_count: int | None = Field(
+        None, ge=1, description="instead of min_overlap: this many intervals touch the centre"
+    )
+    given: tuple[str, ...] = Field(
+        (), description="score this task only where these tasks are positive"
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.min_overlap is not None and self.min_count is not None:
+            raise ValueError("set min_overlap or min_count, not both")
+        return self
+
+
+class SplitSpec(Document):
+    """Whole contigs held out; every other contig that is tiled is for training."""
+
+    valid: tuple[str, ...] = Field(min_length=1)
+    test: tuple[str, ...] = Field(min_length=1)
+
+
+class WindowsSpec(Document):
+    """A windows data set, described."""
+
+    reference: ReferenceSpec
+    windows: WindowSpec = WindowSpec()
+    splits: SplitSpec
+    tasks: tuple[TaskSpec, ...] = Field(min_length=1)
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_agree(cls, tasks: tuple[TaskSpec, ...]) -> tuple[TaskSpec, ...]:
+        names = [task.name for task in tasks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two tasks are called {name!r}")
+        for task in tasks:
+            for other in task.given:
+                if other not in names or other == task.name:
+                    raise ValueError(f"task {task.name!r}: given {other!r} is no other task")
+        return tasks
+
+    @model_validator(mode="after")
+    def _rules_can_be_met(self) -> Self:
+        for task in self.tasks:
+            if task.min_overlap is not None and task.min_overlap > self.windows.center:
+                raise ValueError(
+                    f"task {task.name!r}: min_overlap {task.min_overlap} exceeds "
+                    f"the centre of {self.windows.center} bp"
+                )
+        return self
+
+
+def read_spec(path: Path) -> WindowsSpec:
+    """Read and check a data set description.
+
+    Raises:
+        InputError: the file is missing, is no TOML, or a key or value is wrong.
+    """
+    remedy = "describe the data set in it (docs/data.md shows how), or name another with --spec"
+    return parse(WindowsSpec, read_toml(path, remedy=remedy), path)
