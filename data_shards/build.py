@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import ray
+import numpy.typing as npt
 import zarr
 
 from data_shards.errors import InputError
@@ -182,6 +182,8 @@ def _run(
     folder: Path, plan: BuildPlan, jobs: list[ShardJob], progress: Progress
 ) -> list[ShardRecord]:
     """Do the jobs that have no valid record yet, as Ray tasks; return all records."""
+    import ray  # reads its settings on import: whoever connects to a cluster chooses them first
+
     records: list[ShardRecord] = []
     waiting: list[ShardJob] = []
     for job in jobs:
@@ -214,7 +216,9 @@ def _build_shard(folder_name: str, job: ShardJob, plan: BuildPlan) -> list[Shard
     contigs = schema.reference
     if job.kind == "reference":
         staged = folder / _STAGING / "reference.fa"
-        arrays = {"reference": read_codes(staged, contigs, job.start, job.stop)}
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "reference": read_codes(staged, contigs, job.start, job.stop)
+        }
         sums: tuple[int, ...] = ()
     else:
         loci = plan.loci.rows(job.start, job.stop)
@@ -259,9 +263,7 @@ def _load_records(folder: Path, job: ShardJob) -> list[ShardRecord]:
     return records
 
 
-def _commit(
-    folder: Path, out: Path, attributes: Attributes, records: list[ShardRecord]
-) -> None:
+def _commit(folder: Path, out: Path, attributes: Attributes, records: list[ShardRecord]) -> None:
     """Write manifest and attributes, clear the workshop, and rename it into place."""
     expected = {record.path for record in records}
     for array in {record.array for record in records}:

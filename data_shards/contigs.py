@@ -67,7 +67,7 @@ def naming_hint(name: str, contigs: Contigs) -> str:
     if name.startswith("chr") and name.removeprefix("chr") in contigs.index:
         return (
             f"the FASTA calls it {name.removeprefix('chr')!r}: "
-            "set [reference] interval_contigs = \"strip-chr\""
+            'set [reference] interval_contigs = "strip-chr"'
         )
     if f"chr{name}" in contigs.index:
         return f"the FASTA calls it 'chr{name}': set [reference] interval_contigs = \"add-chr\""

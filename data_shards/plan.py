@@ -99,9 +99,7 @@ def plan_windows(
     check_order(
         fasta,
         contigs,
-        Contigs(
-            tuple(contigs.names[i] for i in tiled), tuple(contigs.lengths[i] for i in tiled)
-        ),
+        Contigs(tuple(contigs.names[i] for i in tiled), tuple(contigs.lengths[i] for i in tiled)),
         spec.reference.order,
     )
     read: dict[tuple[Path, str | None], Intervals] = {}
@@ -152,9 +150,7 @@ def plan_windows(
         rows_per_shard=rows_per_shard,
         bases_per_shard=bases_per_shard,
     )
-    return BuildPlan(
-        schema, loci, tuple(chosen), spec.tasks, fasta, tuple(sources.values())
-    )
+    return BuildPlan(schema, loci, tuple(chosen), spec.tasks, fasta, tuple(sources.values()))
 
 
 def _members(

@@ -76,9 +76,7 @@ def write_shard(folder: Path, array: str, start: int, rows: npt.NDArray[Any]) ->
     Returns:
         Path of the shard file, relative to ``folder``.
     """
-    target = zarr.open_array(
-        str(folder / array), mode="r+", config={"write_empty_chunks": True}
-    )
+    target = zarr.open_array(str(folder / array), mode="r+", config={"write_empty_chunks": True})
     shards = target.shards
     if shards is None or start % shards[0]:
         raise ValueError(f"row {start} does not begin a shard of {array!r}")
@@ -199,9 +197,7 @@ class _Stitched:
         }
 
     def _map(self, place: int | None, size: int, protection: int, flags: int, file: int) -> int:
-        address: int = self._libc.mmap(
-            place, size, protection, mmap.MAP_PRIVATE | flags, file, 0
-        )
+        address: int = self._libc.mmap(place, size, protection, mmap.MAP_PRIVATE | flags, file, 0)
         if address == ctypes.c_void_p(-1).value:
             code = ctypes.get_errno()
             raise OSError(code, f"mapping {size:,} bytes of shards: {os.strerror(code)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import bioframe
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -99,7 +98,7 @@ def select(intervals: Intervals, task: TaskSpec, contigs: Contigs) -> pd.DataFra
     limits = np.array(contigs.lengths, dtype=np.int64)[chosen.contig]
     return pd.DataFrame(
         {
-            "chrom": pd.Categorical.from_codes(chosen.contig, list(contigs.names)),
+            "chrom": pd.Categorical.from_codes(chosen.contig, pd.Index(contigs.names)),
             "start": np.maximum(start - task.flank, 0),
             "end": np.minimum(end + task.flank, limits),
         }
@@ -136,10 +135,12 @@ def label(
     Returns:
         bool, shape (samples,).
     """
+    import bioframe  # half a second that readers of finished data sets need not wait for
+
     if len(loci) == 0 or len(intervals) == 0:
         return np.zeros(len(loci), dtype=np.bool_)
     start = loci.start + window.flank
-    chrom = pd.Categorical.from_codes(loci.contig, list(contigs.names))
+    chrom = pd.Categorical.from_codes(loci.contig, pd.Index(contigs.names))
     centers = pd.DataFrame({"chrom": chrom, "start": start, "end": start + window.center})
     if task.min_count is not None:
         counts = bioframe.count_overlaps(centers, intervals)["count"].to_numpy()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from data_shards.errors import InputError
 
@@ -74,8 +74,8 @@ def is_gzip(path: Path) -> bool:
 def open_binary(path: Path) -> Iterator[IO[bytes]]:
     """Open a plain or gzip file for reading its content as bytes."""
     if is_gzip(path):
-        with gzip.open(path, "rb") as stream:
-            yield stream
+        with gzip.open(path, "rb") as packed:
+            yield cast("IO[bytes]", packed)
     else:
         with path.open("rb") as plain:
             yield plain

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import bioframe
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -82,8 +81,8 @@ def read_intervals(
     table, header = _read_text(path)
     columns = _columns(path, table.num_columns, layout)
     locate = _Locator(path, header)
-    start = _numbers(table.column(1), "start", locate, pa.int64())
-    end = _numbers(table.column(2), "end", locate, pa.int64())
+    start = _positions(table.column(1), "start", locate)
+    end = _positions(table.column(2), "end", locate)
     contig = _contig_numbers(table.column(0), contigs, naming, locate)
     _check_bounds(contig, start, end, contigs, locate)
     strand = np.zeros(len(start), dtype=np.int8)
@@ -92,9 +91,7 @@ def read_intervals(
     score = np.full(len(start), np.nan)
     if "score" in columns:
         text = table.column(columns.index("score"))
-        no_score = pa.scalar(None, pa.string())  # BED writes "." for "no score"
-        text = pc.if_else(pc.equal(text, "."), no_score, text)
-        score = _numbers(text, "score", locate, pa.float64())
+        score = _scores(text, locate)
     return Intervals(contig, start, end, strand, score)
 
 
@@ -165,6 +162,8 @@ def _read_text(path: Path) -> tuple[pa.Table, int]:
 
 def _columns(path: Path, width: int, layout: IntervalFormat | None) -> list[str]:
     """Return the column names of a file by its stated layout, extension or width."""
+    import bioframe  # half a second that readers of finished data sets need not wait for
+
     suffixes = [s.lstrip(".").lower() for s in path.suffixes if s.lower() not in {".gz", ".bgz"}]
     extension = suffixes[-1] if suffixes else ""
     if layout is None:
@@ -184,30 +183,47 @@ def _columns(path: Path, width: int, layout: IntervalFormat | None) -> list[str]
     return columns
 
 
-def _numbers(
-    text: pa.ChunkedArray, what: str, locate: _Locator, kind: pa.DataType
-) -> npt.NDArray[np.generic]:
+def _positions(text: pa.ChunkedArray, what: str, locate: _Locator) -> npt.NDArray[np.int64]:
     try:
-        values: npt.NDArray[np.generic] = pc.cast(text, kind).to_numpy()
+        return np.asarray(pc.cast(text, pa.int64()).to_numpy(), dtype=np.int64)
     except pa.ArrowInvalid as error:
-        parse = int if kind == pa.int64() else float
-        for record, value in enumerate(text.to_pylist()):
-            if value is not None and not _parses(parse, value):
-                raise locate.error(
-                    record,
-                    f"{what} is {value!r}, not a number",
-                    "columns are contig, start, end, ...; positions are 0-based integers",
-                ) from error
-        raise
-    if np.issubdtype(values.dtype, np.floating) and np.isinf(values).any():
-        record = int(np.flatnonzero(np.isinf(values))[0])
-        raise locate.error(record, f"{what} is infinite", "give a finite number or '.'")
+        raise _no_number(text, what, int, locate, error) from error
+
+
+def _scores(text: pa.ChunkedArray, locate: _Locator) -> npt.NDArray[np.float64]:
+    no_score = pa.scalar(None, pa.string())  # BED writes "."
+    text = pc.if_else(pc.equal(text, "."), no_score, text)
+    try:
+        values = np.asarray(pc.cast(text, pa.float64()).to_numpy(), dtype=np.float64)
+    except pa.ArrowInvalid as error:
+        raise _no_number(text, "score", float, locate, error) from error
+    infinite = np.flatnonzero(np.isinf(values))
+    if infinite.size:
+        raise locate.error(int(infinite[0]), "score is infinite", "give a finite number or '.'")
     return values
 
 
-def _parses(parse: type[int] | type[float], value: str) -> bool:
+def _no_number(
+    text: pa.ChunkedArray,
+    what: str,
+    kind: type[int] | type[float],
+    locate: _Locator,
+    cause: Exception,
+) -> Exception:
+    """Find the value that is no number, for the message."""
+    for record, value in enumerate(text.to_pylist()):
+        if value is not None and not _parses(kind, value):
+            return locate.error(
+                record,
+                f"{what} is {value!r}, not a number",
+                "columns are contig, start, end, ...; positions are 0-based integers",
+            )
+    return cause
+
+
+def _parses(kind: type[int] | type[float], value: str) -> bool:
     try:
-        parse(value)
+        kind(value)
     except ValueError:
         return False
     return "_" not in value and value == value.strip()

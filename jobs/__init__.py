@@ -1,0 +1,1 @@
+"""What a person types: the ``replisome`` command and what its subcommands do."""

@@ -1,0 +1,347 @@
+"""The ``replisome`` command. Options are declared here; what they do is elsewhere in ``jobs``.
+
+Exit status: 0 success, 2 bad input or configuration, 1 a failure at work, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from data_shards.errors import InputError
+from jobs.console import Console
+
+_EXAMPLES = """
+\b
+Examples:
+  replisome demo                                    simulated genome to scored model, in minutes
+  replisome data simulate danq --out raw/           FASTA and BED files with a planted grammar
+  replisome data build danq --from raw/ --out x.zarr
+  replisome data show x.zarr
+  replisome train danq --data x.zarr --size small --stages 2
+  replisome ui                                      browse the runs
+
+\b
+Every command takes --json: progress to stderr, stdout's last line is one JSON object.
+Exit status: 0 success, 2 bad input or configuration, 1 a failure at work.
+"""
+
+app = typer.Typer(
+    help="Distributed, pipeline-parallel training for deep learning in genomics.\n" + _EXAMPLES,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(
+    help="Make, show and check data sets.", no_args_is_help=True, rich_markup_mode=None
+)
+recipes_app = typer.Typer(
+    help="The systems that can be trained.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(data_app, name="data")
+app.add_typer(recipes_app, name="recipes")
+
+Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
+Runs = Annotated[Path, typer.Option(help="Folder of all runs and of the tracking database.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Name of the recipe: replisome recipes list.")
+]
+
+
+def run(json_mode: bool, work: Callable[[Console], dict[str, Any]]) -> None:
+    """Run a command: result to stdout, errors in words to stderr, and the right exit status."""
+    console = Console(json_mode)
+    try:
+        result = work(console)
+    except InputError as error:
+        raise _failed(console, str(error), 2) from None
+    except KeyboardInterrupt:
+        raise _failed(console, "interrupted", 130) from None
+    except Exception as error:
+        if "REPLISOME_TRACEBACK" in os.environ:
+            raise
+        text = f"{type(error).__name__}: {error}\n  (REPLISOME_TRACEBACK=1 shows where)"
+        raise _failed(console, text, 1) from None
+    console.result(result)
+    if result.get("faults"):
+        raise typer.Exit(1)
+
+
+def _failed(console: Console, text: str, status: int) -> typer.Exit:
+    console.say(f"error: {text}")
+    if console.json:
+        sys.stdout.write(json.dumps({"ok": False, "error": text, "status": status}) + "\n")
+    return typer.Exit(status)
+
+
+@recipes_app.command("list")
+def recipes_list(json_: Json = False) -> None:
+    """List the recipes.
+
+    Example: replisome recipes list
+    """
+    from jobs.recipes import list_recipes
+
+    run(json_, list_recipes)
+
+
+@recipes_app.command("show")
+def recipes_show(name: RecipeName, json_: Json = False) -> None:
+    """Show a recipe: paper, sample, layers, baselines, default hyper-parameters.
+
+    Example: replisome recipes show danq
+    """
+    from jobs.recipes import show_recipe
+
+    run(json_, lambda console: show_recipe(name, console))
+
+
+@data_app.command("simulate")
+def data_simulate(
+    recipe: RecipeName,
+    out: Annotated[Path, typer.Option(help="New folder for the files.")],
+    seed: Annotated[int, typer.Option(help="Another seed, other files.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Write raw files in published formats, with a planted truth.
+
+    Example: replisome data simulate danq --out raw/
+    """
+    from jobs.datasets import simulate_files
+
+    def work(console: Console) -> dict[str, Any]:
+        result = simulate_files(recipe, out, seed, console)
+        console.show(f"wrote {', '.join(result['files'])} into {out}")
+        return result
+
+    run(json_, work)
+
+
+@data_app.command("build")
+def data_build(
+    recipe: RecipeName,
+    source: Annotated[Path, typer.Option("--from", help="Folder of the raw files.")],
+    out: Annotated[Path, typer.Option(help="The data set to make, as X.zarr.")],
+    spec: Annotated[
+        Path | None,
+        typer.Option(help="Description of the data set [default: RECIPE.toml in --from]."),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Build a data set from raw files; a killed build, run again, continues.
+
+    The description (TOML) names the reference, the interval file of each task, and the contigs
+    that are held out; docs/data.md shows one line by line.
+
+    \b
+    Examples:
+      replisome data build danq --from raw/ --out x.zarr
+      replisome data build danq --from genomes/ --spec yeast.toml --out yeast.zarr
+    """
+    from jobs.datasets import build_dataset
+
+    def work(console: Console) -> dict[str, Any]:
+        result = build_dataset(recipe, source, spec, out, console)
+        sizes = ", ".join(f"{name} {count:,}" for name, count in result["samples"].items())
+        console.show(f"built {out}: {sizes}; {len(result['tasks'])} tasks")
+        console.show(f"fingerprint: {result['fingerprint']}")
+        return result
+
+    run(json_, work)
+
+
+@data_app.command("show")
+def data_show(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="The data set, X.zarr.")],
+    json_: Json = False,
+) -> None:
+    """Show sizes, class balance, origin and three samples of a data set.
+
+    Example: replisome data show x.zarr
+    """
+    from jobs.datasets import show_dataset
+
+    run(json_, lambda console: show_dataset(data, console))
+
+
+@data_app.command("check")
+def data_check(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="The data set, X.zarr.")],
+    json_: Json = False,
+) -> None:
+    """Verify a data set from its bytes up; exit status 1 if anything is wrong.
+
+    Checks the checksums of all shards, that windows lie on their contigs and none is there twice,
+    that splits share no contig, and that every task has both classes in every split.
+
+    Example: replisome data check x.zarr
+    """
+    from jobs.datasets import check_dataset
+
+    run(json_, lambda console: check_dataset(data, console))
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    data: Annotated[Path, typer.Option(help="The data set (X.zarr).")],
+    stages: Annotated[int | None, typer.Option(help="Pipeline stages. [default: 1]")] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Copies of the pipeline. [default: 1]")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Variant of the network. [default: paper]")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Samples an optimizer step, over all replicas."),
+    ] = None,
+    micro_batches: Annotated[
+        int | None,
+        typer.Option(help="Micro-batches a replica. [default: what divides, up to 4 a stage]"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
+    optimizer: Annotated[Literal["sgd", "adamw", "rmsprop"] | None, typer.Option()] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    momentum: Annotated[
+        float | None,
+        typer.Option(help="Momentum of SGD and RMSprop, beta1 of AdamW."),
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option()] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of sample order, initial weights and dropout. [default: 0]"),
+    ] = None,
+    device: Annotated[
+        Literal["cpu", "gpu"] | None,
+        typer.Option(help="[default: gpu where every worker can have one]"),
+    ] = None,
+    baselines: Annotated[
+        bool | None,
+        typer.Option("--baselines/--no-baselines", help="Also run the recipe's baselines."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with any of the settings; flags win over it."),
+    ] = None,
+    runs: Runs = Path("runs"),
+    experiment: Annotated[str | None, typer.Option(help="[default: the recipe's name]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run. [default: made up]")] = None,
+    json_: Json = False,
+) -> None:
+    """Train, test, compare with baselines, log it all.
+
+    The network is cut into --stages by measured time; each stage is a worker, and --replicas
+    copies of the pipeline share each batch. Runs on a private Ray on this machine, or on the
+    cluster that RAY_ADDRESS names.
+
+    \b
+    Examples:
+      replisome train danq --data x.zarr --size small --stages 2
+      replisome train danq --data x.zarr --replicas 2 --optimizer sgd --lr 0.05
+      replisome train danq --data x.zarr --config runs/danq/RUN/config.toml
+    The last one repeats a run.
+    """
+    from jobs.configure import configure
+    from jobs.summary import show_run
+    from jobs.train import TrainRequest
+    from jobs.train import train as train_run
+
+    flags = {
+        "size": size,
+        "seed": seed,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "baselines": baselines,
+        "optimizer": {
+            "name": optimizer,
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+        },
+        "grid": {
+            "stages": stages,
+            "replicas": replicas,
+            "micro_batches": micro_batches,
+            "device": device,
+        },
+    }
+
+    def work(console: Console) -> dict[str, Any]:
+        resolved = configure(recipe, config, _given(flags))
+        result = train_run(TrainRequest(resolved, data, runs, experiment, name), console)
+        show_run(result, runs, console)
+        return result
+
+    run(json_, work)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for everything it makes.")] = Path("demo"),
+    runs: Runs = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Of the genome and of the training.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Go the whole way on a simulated genome, in minutes.
+
+    Simulates raw files, builds a data set, trains small DanQ as two pipeline stages, evaluates it
+    beside its baselines, and logs everything.
+
+    Example: replisome demo
+    """
+    from jobs.demo import run_demo
+    from jobs.summary import show_run
+
+    def work(console: Console) -> dict[str, Any]:
+        result = run_demo(out, runs, seed, console)
+        show_run(result, runs, console)
+        return result
+
+    run(json_, work)
+
+
+@app.command()
+def ui(
+    runs: Runs = Path("runs"),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 5000,
+    json_: Json = False,
+) -> None:
+    """Serve the MLflow pages of the runs until Ctrl-C.
+
+    With --json, stdout gets one object with the address as soon as the page answers.
+
+    Example: replisome ui --port 5000
+    """
+    from jobs.ui import serve
+
+    console = Console(json_)
+    try:
+        serve(runs, host, port, console)
+    except InputError as error:
+        raise _failed(console, str(error), 2) from None
+    except RuntimeError as error:
+        raise _failed(console, str(error), 1) from None
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    """Keep the flags that were given."""
+    kept: dict[str, Any] = {}
+    for key, value in flags.items():
+        inner = _given(value) if isinstance(value, dict) else value
+        if inner is not None and inner != {}:
+            kept[key] = inner
+    return kept
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

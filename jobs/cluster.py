@@ -1,0 +1,147 @@
+"""The Ray cluster of a command: one that is there, or a private one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_shards.errors import InputError
+from trainer.config import Device
+from trainer.grid import Grid
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a cluster offers.
+
+    Attributes:
+        cpus: logical CPUs of all nodes.
+        gpus: GPUs of all nodes.
+        nodes: living nodes.
+        local: whether this command started it, on this machine.
+    """
+
+    cpus: int
+    gpus: int
+    nodes: int
+    local: bool
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """Connect to the Ray cluster that ``RAY_ADDRESS`` names, or start one for this command.
+
+    A started one is private: it listens on this machine, with a token of its own, and ends with
+    the command. Ray is imported here and not before, because it reads its settings on import.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    _authenticate(joining=address is not None)
+    # The controller looks at its workers this often; its default makes a finished run, or a failed
+    # worker, go unnoticed for two seconds.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():  # a command that runs within another one shares its cluster
+        yield _describe(local=False)
+        return
+    if address is not None:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            num_cpus=os.cpu_count(),
+        )
+    try:
+        yield _describe(local=address is None)
+    finally:
+        ray.shutdown()
+
+
+def _authenticate(*, joining: bool) -> None:
+    """Choose how Ray authenticates, unless the environment says.
+
+    Joining: use the token that there is. Starting: a token of our own, in the environment of this
+    process and its children only, so that nothing is written to the home folder.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    known = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
+    if known or (joining and (Path.home() / ".ray" / "auth_token").is_file()):
+        os.environ["RAY_AUTH_MODE"] = "token"
+    elif not joining:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _describe(*, local: bool) -> Cluster:
+    import ray
+
+    resources = ray.cluster_resources()
+    return Cluster(
+        cpus=int(resources.get("CPU", 0)),
+        gpus=int(resources.get("GPU", 0)),
+        nodes=sum(1 for node in ray.nodes() if node["Alive"]),
+        local=local,
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each worker gets.
+
+    Attributes:
+        device: "cpu" or "gpu".
+        cpus: logical CPUs a worker; below 1 where workers share a core.
+        notes: what the user should know about it.
+    """
+
+    device: Device
+    cpus: float
+    notes: tuple[str, ...]
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """The share as Ray resources."""
+        return {"CPU": self.cpus} | ({"GPU": 1.0} if self.device == "gpu" else {})
+
+
+def share(cluster: Cluster, grid: Grid, device: Device | None) -> Share:
+    """Decide what each worker of a grid gets; a wish that can't be met is an error.
+
+    Raises:
+        InputError: a GPU was asked for, or is there but not for every worker; or a cluster that is
+            not ours to overload has too few CPUs.
+    """
+    workers = grid.workers
+    if device is None:
+        if 0 < cluster.gpus < workers:
+            raise InputError(
+                f"{workers} workers need a GPU each, and there are {cluster.gpus}",
+                remedy="use fewer stages or replicas, or say --device cpu",
+            )
+        device = "gpu" if cluster.gpus >= workers else "cpu"
+    elif device == "gpu" and cluster.gpus < workers:
+        raise InputError(
+            f"--device gpu: {workers} workers need a GPU each, and there are {cluster.gpus}",
+            remedy="use fewer stages or replicas, or say --device cpu",
+        )
+    notes = [f"computing on {device.upper()}: {workers} workers, {cluster.cpus} CPUs"]
+    cpus = float(max(1, cluster.cpus // workers))
+    if workers > cluster.cpus:
+        if not cluster.local:
+            raise InputError(
+                f"{workers} workers need a CPU each, and the cluster has {cluster.cpus}",
+                remedy="use fewer stages or replicas, or a larger cluster",
+            )
+        cpus = cluster.cpus / workers
+        notes.append(f"{workers} workers share {cluster.cpus} CPUs: this gains no speed")
+    return Share(device, cpus, tuple(notes))

@@ -1,0 +1,64 @@
+"""Starting the workers of a run: Ray Train places them, the training loop runs in each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jobs.cluster import Share
+from trainer.loop import NetworkResult, TrainJob, run_worker
+
+_COLLECTIVE_TIMEOUT = 600  # seconds until a worker that waits for a silent one gives up
+
+
+def launch(job: TrainJob, workers: Share, log: Path) -> list[NetworkResult]:
+    """Run the training loop on a worker group of the connected cluster.
+
+    Args:
+        job: what each worker is told.
+        workers: what each worker gets.
+        log: where Ray Train keeps its own files.
+
+    Raises:
+        Exception: what made a worker fail, as it was raised there.
+    """
+    from ray.train import FailureConfig, ScalingConfig
+    from ray.train import RunConfig as RayRunConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    grid = job.config.grid
+    trainer = TorchTrainer(
+        run_worker,
+        train_loop_config=job,
+        torch_config=TorchConfig(
+            backend="gloo" if workers.device == "cpu" else "nccl",
+            timeout_s=_COLLECTIVE_TIMEOUT,
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=grid.stages * grid.replicas,
+            use_gpu=workers.device == "gpu",
+            resources_per_worker=workers.resources,
+            placement_strategy="PACK",
+        ),
+        run_config=RayRunConfig(
+            name="ray", storage_path=str(log), failure_config=FailureConfig(max_failures=0)
+        ),
+    )
+    try:
+        results: list[NetworkResult] = trainer.fit().return_value
+    except WorkerGroupError as error:
+        raise _root_cause(error.worker_failures) from error
+    return results
+
+
+def _root_cause(failures: Mapping[int, Exception]) -> BaseException:
+    """Pick, of what the workers raised, the error that is not just a lost connection."""
+    causes: list[BaseException] = []
+    for failure in failures.values():
+        inner: BaseException = failure
+        while inner.__cause__ is not None:
+            inner = inner.__cause__
+        causes.append(inner)
+    own = [cause for cause in causes if "onnection" not in str(cause)]
+    return (own or causes)[0]

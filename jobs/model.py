@@ -1,0 +1,63 @@
+"""The trained network as one model: assembled from its layers' weights, and entered in MLflow."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from data_shards.schema import Schema
+from trainer.config import RunConfig
+from trainer.recipe import build_layer, shape_of
+from trainer.recipes import get_recipe
+from trainer.weights import load_weights
+
+
+def assemble(config: RunConfig, schema: Schema, weights: Path) -> nn.Sequential:
+    """Put the recipe's network together from its saved layers, with probabilities at the end.
+
+    Returns:
+        In evaluation mode: codes (B, length) uint8 -> probabilities (B, tasks) float32.
+    """
+    layers = get_recipe(config.recipe).network.layers(config.size, shape_of(schema))
+    modules = [build_layer(layer, config.seed, index) for index, layer in enumerate(layers)]
+    load_weights(weights, [layer.name for layer in layers], list(enumerate(modules)))
+    return nn.Sequential(*modules, nn.Sigmoid()).eval()
+
+
+def log_model(network: nn.Module, schema: Schema, experiment: str, run_id: str, uri: str) -> str:
+    """Enter a model in MLflow: exported (no pickle), signed, registered under the experiment.
+
+    Returns:
+        The model's URI.
+    """
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema as Columns
+    from mlflow.types import TensorSpec
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    length, tasks = schema.window.length, len(schema.tasks)
+    signature = ModelSignature(
+        Columns([TensorSpec(np.dtype("uint8"), (-1, length))]),
+        Columns([TensorSpec(np.dtype("float32"), (-1, tasks))]),
+    )
+    example = np.zeros((2, length), dtype=np.uint8)
+    mlflow.set_tracking_uri(uri)
+    with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+        warnings.simplefilter("ignore")  # of torch.export, about the LSTM's cached weights
+        info = mlflow.pytorch.log_model(
+            network,
+            name="model",
+            signature=signature,
+            input_example=example,
+            registered_model_name=experiment,
+            serialization_format="pt2",
+            pip_requirements=[f"{name}=={version(name)}" for name in ("torch", "mlflow", "numpy")],
+            metadata={"input": "codes: A=0 C=1 G=2 T=3 N=4", "tasks": list(schema.task_names)},
+        )
+    return str(info.model_uri)

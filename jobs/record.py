@@ -1,0 +1,118 @@
+"""Writing down what a run is and what came of it: parameters, folder, MLflow page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_shards.dataset import WindowsDataset
+from jobs import figures
+from jobs.cluster import Cluster, Share
+from jobs.model import assemble, log_model
+from jobs.provenance import git_commit, versions
+from jobs.runfolder import RunFolder
+from jobs.tracking import log_parameters, tracking_uri
+from trainer.config import RunConfig, flatten
+from trainer.events import FILE_NAME
+from trainer.grid import Grid, lay_out
+from trainer.loop import NetworkResult
+from trainer.metrics import Scores
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+
+def run_parameters(
+    config: RunConfig, data: WindowsDataset, workers: Share, found: Cluster
+) -> dict[str, Any]:
+    """Collect all that decides the run, under dotted names, with effective values."""
+    schema = data.schema
+    grid = Grid(config.grid.stages, config.grid.replicas)
+    layout = lay_out(config.batch_size, grid, config.grid.micro_batches)
+    derived = {
+        "optimizer.momentum": config.optimizer.effective_momentum,
+        "optimizer.eps": config.optimizer.effective_eps,
+        "grid.micro_batches": layout.micro_batches,
+        "grid.micro_batch": layout.micro_batch,
+        "grid.device": workers.device,
+        "grid.cpus_per_worker": workers.cpus,
+        "data.path": data.path.resolve(),
+        "data.fingerprint": data.attributes.fingerprint,
+        "data.tasks": len(schema.tasks),
+        "data.window": schema.window.length,
+        "git.commit": git_commit(),
+        "cluster.nodes": found.nodes,
+        "host.cpus": os.cpu_count(),
+    }
+    samples = {f"data.samples.{name}": split.samples for name, split in schema.splits.items()}
+    libraries = {f"version.{name}": number for name, number in versions().items()}
+    return flatten(config.model_dump(mode="json")) | derived | samples | libraries
+
+
+def record_results(
+    client: MlflowClient,
+    run_id: str,
+    folder: RunFolder,
+    results: Sequence[NetworkResult],
+    scores: Mapping[str, Scores],
+) -> None:
+    """Write plan, results and figures into the run's folder, and all of it to MLflow.
+
+    Args:
+        client: of the tracking store.
+        run_id: the run.
+        folder: the run's folder, whose event log is complete.
+        results: the model's, then its ablations'.
+        scores: of each model and baseline on the test split.
+    """
+    main = results[0]
+    cuts = {f"cut.{result.network}": list(result.plan.cut) for result in results}
+    weights = {f"parameters.{r.network}": sum(r.plan.parameters) for r in results}
+    log_parameters(client, run_id, cuts | weights)
+    folder.write_json("plan.json", {result.network: _plan(result) for result in results})
+    folder.write_json("results.json", {name: score.plain() for name, score in scores.items()})
+    log = folder.path / FILE_NAME
+    pictures = {
+        "training": figures.draw_training(log),
+        "roc": figures.draw_roc(main.test),
+        "precision_recall": figures.draw_pr(main.test),
+        "comparison": figures.draw_comparison(scores),
+        "stages": figures.draw_stages({result.network: result.plan for result in results}),
+    }
+    for name, figure in pictures.items():
+        path = figures.save(figure, folder.figures / f"{name}.png")
+        client.log_artifact(run_id, str(path), "figures")
+    for name in ("config.toml", "plan.json", "results.json"):
+        client.log_artifact(run_id, str(folder.path / name))
+
+
+def record_model(
+    run_id: str,
+    folder: RunFolder,
+    runs: Path,
+    config: RunConfig,
+    data: WindowsDataset,
+    weights: Path,
+) -> str:
+    """Enter the trained model in MLflow and its registry; return its URI."""
+    network = assemble(config, data.schema, weights)
+    return log_model(network, data.schema, folder.experiment, run_id, tracking_uri(runs))
+
+
+def _plan(result: NetworkResult) -> dict[str, Any]:
+    """Return how a network was cut and run, as plain values."""
+    return {
+        "layers": list(result.plan.layers),
+        "parameters": list(result.plan.parameters),
+        "cut": list(result.plan.cut),
+        "costs": [cost.plain() for cost in result.plan.costs],
+        "deepspeed": result.engine_config,
+        "steps": len(result.fit.losses),
+        "epochs": result.fit.epochs,
+        "best_epoch": result.fit.best_epoch,
+        "weights": result.fit.weights.name,
+        "seconds": result.fit.seconds,
+        "data_wait_seconds": result.fit.waited,
+    }

@@ -1,0 +1,97 @@
+"""The run's event log: ``metrics.jsonl``, one JSON object a line, appended by one worker.
+
+It is the truth of a run: the tracker and the progress bars are fed from it, so neither can slow or
+stop training, and what they show can be rebuilt from it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry.
+
+    Attributes:
+        kind: "metrics" (numbers at a step), "progress" (how far) or "note" (a line of text).
+        time: seconds since the epoch.
+        network: which network it is about; empty for the run itself.
+        step: optimizer steps taken.
+        values: the numbers, by name; NaN and infinity are written as such.
+        text: for notes and progress, what to show.
+    """
+
+    kind: str
+    time: float
+    network: str = ""
+    step: int = 0
+    values: Mapping[str, float] = field(default_factory=dict)
+    text: str = ""
+
+
+class EventWriter:
+    """Appends events to a file; a None path swallows them, for workers that do not report."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._stream = path.open("a", encoding="utf-8") if path is not None else None
+        self._last_progress = 0.0
+
+    def metrics(self, network: str, step: int, values: Mapping[str, float]) -> None:
+        """Log numbers at a step."""
+        self._write(Event("metrics", time.time(), network, step, dict(values)))
+
+    def note(self, network: str, text: str) -> None:
+        """Log a line for people."""
+        self._write(Event("note", time.time(), network, text=text))
+
+    def progress(self, network: str, what: str, done: int, total: int) -> None:
+        """Log how far something is; at most a few a second, but always the last."""
+        now = time.monotonic()
+        if done < total and now - self._last_progress < 0.2:
+            return
+        self._last_progress = now
+        values = {"done": float(done), "total": float(total)}
+        self._write(Event("progress", time.time(), network, values=values, text=what))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def _write(self, event: Event) -> None:
+        if self._stream is not None:
+            self._stream.write(json.dumps(event.__dict__) + "\n")
+            self._stream.flush()
+
+
+class EventReader:
+    """Reads what was appended to an event log since the last look; the file may not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def new(self) -> Iterator[Event]:
+        """Yield the complete lines not seen before."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return  # being written
+                self._offset += len(line)
+                yield Event(**_parsed(line))
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(line)
+    return values

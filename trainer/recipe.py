@@ -1,0 +1,156 @@
+"""What a recipe is: plain values and functions that the engine composes.
+
+A recipe answers, in this order: what it is and who published it; what a sample is; how raw files
+become samples; how to simulate raw files with a planted truth; the layers; the loss; the metrics;
+which baselines; default hyper-parameters. See ``trainer/recipes/danq.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from data_shards.hashing import key
+from data_shards.schema import Schema
+from trainer.layers import KeyedDropout
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One step of a network: a name for people, and a factory, so that only its owner builds it."""
+
+    name: str
+    build: Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the data set decides about a network.
+
+    Attributes:
+        length: positions in a window.
+        tasks: number of labels.
+    """
+
+    length: int
+    tasks: int
+
+
+def shape_of(schema: Schema) -> Shape:
+    """Return the shape of a data set's samples."""
+    return Shape(schema.window.length, len(schema.tasks))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as an ordered list of layers: the list is what gets cut into stages.
+
+    Attributes:
+        name: as shown in tables.
+        layers: from size name and sample shape to the list of layers.
+    """
+
+    name: str
+    layers: Callable[[str, Shape], list[Layer]]
+
+
+class Estimator(Protocol):
+    """A scikit-learn-style baseline: fitted on codes, it gives probabilities."""
+
+    def fit(
+        self,
+        codes: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.uint8],
+        advance: Callable[[int, int], None],
+    ) -> None:
+        """Fit on codes (samples, length) and labels (samples, tasks); tells how far it is."""
+        ...
+
+    def predict(self, codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return the probability of each task, shape (samples, tasks)."""
+        ...
+
+
+@dataclass(frozen=True)
+class EstimatorBaseline:
+    """A baseline that is not a network.
+
+    Attributes:
+        name: as shown in tables.
+        build: makes a fresh estimator from the run's seed.
+        max_samples: training samples it can hold in memory; a larger split is subsampled evenly,
+            and the table says so.
+    """
+
+    name: str
+    build: Callable[[int], Estimator]
+    max_samples: int
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From outputs (B, T) and targets (B, T), both float32, to a scalar: the mean over both."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A published system that can be trained.
+
+    Attributes:
+        name: as typed on the command line.
+        title: one line.
+        citation: the paper.
+        sample: what a sample is, in words.
+        sizes: names of the variants, the published one among them, with a line on each.
+        simulate: writes raw files with a planted truth, and the description from which
+            ``data build`` makes a data set of them, into a folder; depends on the seed only.
+        spec_name: file name of that description.
+        network: the model.
+        loss: of the model and of its ablations.
+        ablations: networks trained beside the model, as baselines.
+        estimators: other baselines.
+        defaults: from size name to configuration, see ``trainer.config.RunConfig``.
+    """
+
+    name: str
+    title: str
+    citation: str
+    sample: str
+    sizes: Mapping[str, str]
+    simulate: Callable[[Path, int], None]
+    spec_name: str
+    network: Network
+    loss: Loss
+    ablations: Sequence[Network]
+    estimators: Sequence[EstimatorBaseline]
+    defaults: Callable[[str], Mapping[str, Any]]
+
+    def networks(self, baselines: bool) -> list[Network]:
+        """Return the model, followed by its ablations if baselines are asked for."""
+        return [self.network, *(self.ablations if baselines else ())]
+
+
+def build_layer(layer: Layer, seed: int, index: int) -> nn.Module:
+    """Build one layer with initial weights that depend on (seed, index) only.
+
+    However a network is cut, each layer starts from the same weights; the caller's generator is
+    left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(seed, index) >> 1)
+        module = layer.build()
+    for number, part in enumerate(module.modules()):
+        if isinstance(part, KeyedDropout):
+            part.bind(seed, index, number)
+    return module
+
+
+def trainable(module: nn.Module) -> int:
+    """Count the weights that training changes."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
