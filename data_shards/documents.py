@@ -51,7 +51,9 @@ def parse(kind: type[ModelT], values: Mapping[str, Any], source: Path | str) -> 
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
+        faults = error.errors(include_url=False)
+        # A misspelt key is both unknown and missing: unknown says more.
+        fault = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
         where = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             problem, remedy = _unknown_key(kind, fault["loc"])

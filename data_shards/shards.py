@@ -59,8 +59,6 @@ def create_array(
         compressors=None,
         filters=None,
         fill_value=0,
-        # An all-zero chunk must lie in the file too, or the shard is no longer contiguous.
-        config={"write_empty_chunks": True},
     )
 
 
@@ -76,7 +74,11 @@ def write_shard(folder: Path, array: str, start: int, rows: npt.NDArray[Any]) ->
     Returns:
         Path of the shard file, relative to ``folder``.
     """
-    target = zarr.open_array(str(folder / array), mode="r+", config={"write_empty_chunks": True})
+    # An all-zero chunk must lie in the file too, or the shard is no longer contiguous. The setting
+    # is not stored with the array, and zarr 3.1.6 ignores it as an argument of open_array.
+    target = zarr.open_array(str(folder / array), mode="r+").with_config(
+        {"write_empty_chunks": True}
+    )
     shards = target.shards
     if shards is None or start % shards[0]:
         raise ValueError(f"row {start} does not begin a shard of {array!r}")

@@ -169,6 +169,16 @@ class Engine:
         return bool(self._pipeline.is_last_stage())
 
     @property
+    def is_reporter(self) -> bool:
+        """Whether this worker has the scores first hand."""
+        return bool(self.stage.global_rank == self.grid.reporter)
+
+    @property
+    def replica(self) -> int:
+        """The replica this worker belongs to."""
+        return self.grid.replica(self.stage.global_rank)
+
+    @property
     def replica_group(self) -> dist.ProcessGroup:
         """The workers that hold the same stage."""
         group: dist.ProcessGroup = self._pipeline.grid.get_data_parallel_group()

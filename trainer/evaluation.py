@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from data_shards.dataset import WindowsDataset
@@ -26,25 +27,27 @@ def predict_split(
     split: str,
     advance: Advance = lambda *_: None,
 ) -> Tensor | None:
-    """Run a split through the pipeline.
+    """Run a split through the pipeline; every worker calls this.
 
     Returns:
-        On last stages the outputs (logits) of this replica's share, in row order, float32, shape
-        (share, tasks); elsewhere None.
+        On last stages the outputs (logits) of all samples in row order, float32, on the host, shape
+        (samples, tasks); elsewhere None.
     """
     rows = data.split_rows(split)
     layout = EvaluationLayout(len(rows), engine.grid.replicas, engine.layout.micro_batch)
-    replica = engine.grid.replica(engine.stage.global_rank)
     outputs: list[Tensor] = []
     done = 0
-    for micro_batches in feed.evaluation(rows, layout, replica):
+    for micro_batches in feed.evaluation(rows, layout, engine.replica):
         outputs += engine.predict(micro_batches)
         done += len(micro_batches) * layout.micro_batch * layout.replicas
         advance(min(done, len(rows)), len(rows))
     if not engine.is_last:
         return None
-    start, stop = layout.share(replica)
-    return torch.cat(outputs)[: stop - start]
+    # Replicas hold consecutive shares of equal size; what pads the last of them comes at the end.
+    mine = torch.cat(outputs)
+    shares = [torch.empty_like(mine) for _ in range(layout.replicas)]
+    dist.all_gather(shares, mine, group=engine.replica_group)
+    return torch.cat(shares)[: len(rows)].cpu()
 
 
 def evaluate(
@@ -57,7 +60,7 @@ def evaluate(
     curves: bool = False,
     advance: Advance = lambda *_: None,
 ) -> Scores | None:
-    """Score a split; every worker calls this, last stages get the scores, others None.
+    """Score a split; every worker calls this, the reporter gets the scores, others None.
 
     Args:
         engine: the trained network.
@@ -69,22 +72,14 @@ def evaluate(
         advance: told the progress.
     """
     logits = predict_split(engine, feed, data, split, advance)
-    if logits is None:
+    if logits is None or not engine.is_reporter:
         return None
-    rows = data.split_rows(split)
-    layout = EvaluationLayout(len(rows), engine.grid.replicas, engine.layout.micro_batch)
-    start, stop = layout.share(engine.grid.replica(engine.stage.global_rank))
-    labels = data.labels(rows[start:stop])
-    logits = logits.cpu()
-    loss_sum = 0.0
-    if len(logits):
-        mean = loss(logits.double(), torch.from_numpy(labels.astype(np.float64)))
-        loss_sum = float(mean) * len(logits)
+    labels = data.labels(data.split_rows(split))
+    logits = logits.double()  # in float32, logits that differ can have the same probability
     return score(
         torch.sigmoid(logits),
         torch.from_numpy(mask_targets(labels, data.schema.tasks)),
         data.schema.tasks,
-        loss_sum=loss_sum,
+        loss=float(loss(logits, torch.from_numpy(labels.astype(np.float64)))),
         curves=curves,
-        group=engine.replica_group if engine.grid.replicas > 1 else None,
     )

@@ -61,14 +61,13 @@ class Feed:
     ) -> Iterator[list[MicroBatch]]:
         """Read a replica's share of a split, a few micro-batches at a time.
 
-        The last micro-batches are padded with the split's last row; whoever collects the outputs
-        drops what comes after the share.
+        Places past the end are padded with the split's last row; whoever collects the outputs of
+        all replicas drops what comes after the last row.
         """
         at_once = 32
-        first = replica * layout.micro_batches * layout.micro_batch
-        for begin in range(0, layout.micro_batches, at_once):
-            count = min(at_once, layout.micro_batches - begin)
-            places = first + (begin * layout.micro_batch) + np.arange(count * layout.micro_batch)
+        for first in range(0, layout.micro_batches, at_once):
+            count = min(at_once, layout.micro_batches - first)
+            places = np.arange(*layout.places(replica, first, count))
             yield self._read(rows[np.minimum(places, len(rows) - 1)], layout.micro_batch)
 
     def _read(self, rows: npt.NDArray[np.int64], micro_batch: int) -> list[MicroBatch]:

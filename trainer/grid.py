@@ -124,7 +124,15 @@ class EvaluationLayout:
         """Micro-batches a replica; the same for all, so that they stay in step."""
         return -(-self.rows // (self.micro_batch * self.replicas))
 
-    def share(self, replica: int) -> tuple[int, int]:
-        """Range of rows (start, stop) of a replica; may be empty for the last ones."""
-        size = self.micro_batches * self.micro_batch
-        return min(replica * size, self.rows), min((replica + 1) * size, self.rows)
+    def places(self, replica: int, first: int, count: int) -> tuple[int, int]:
+        """Return the range of places, past the end for padding, of some of a replica's batches.
+
+        Replica r has places ``r * micro_batches * micro_batch`` on; place i is row i of the split.
+
+        Args:
+            replica: the replica.
+            first: its first micro-batch wanted.
+            count: how many.
+        """
+        start = (replica * self.micro_batches + first) * self.micro_batch
+        return start, start + count * self.micro_batch

@@ -1,9 +1,8 @@
-"""Scores of multi-label predictions, by torchmetrics, reduced over the replicas that hold them."""
+"""Scores of multi-label predictions, by torchmetrics."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,13 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torchmetrics.classification import (
-    MultilabelAUROC,
-    MultilabelAveragePrecision,
-    MultilabelPrecisionRecallCurve,
-    MultilabelROC,
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_precision_recall_curve,
+    binary_roc,
 )
 
 from data_shards.schema import TaskEntry
@@ -64,7 +62,7 @@ class Scores:
         samples: number of samples.
         loss: mean loss; None for models that have none of ours.
         tasks: one score a task.
-        curves: one a task, or empty if not asked for.
+        curves: one a task that has both classes, or empty if not asked for.
     """
 
     samples: int
@@ -122,88 +120,38 @@ def score(
     targets: Tensor,
     tasks: Sequence[TaskEntry],
     *,
-    loss_sum: float | None = None,
+    loss: float | None = None,
     curves: bool = False,
-    group: dist.ProcessGroup | None = None,
 ) -> Scores:
-    """Score predictions; with a process group, over the samples of all its members.
+    """Score predictions, exactly: every threshold counts.
 
     Args:
-        probabilities: shape (samples, tasks), float32; this worker's samples, each once.
+        probabilities: shape (samples, tasks), any float dtype.
         targets: 0, 1 or :data:`IGNORED`, int64, same shape.
         tasks: the label columns.
-        loss_sum: sum over samples of the loss per sample, if there is one.
+        loss: mean loss of the samples, to keep with the scores.
         curves: also compute the curves.
-        group: workers that hold the other samples; every member must call this.
-
-    Returns:
-        The same scores on every member.
     """
-    counts = torch.tensor(
-        [len(targets), loss_sum if loss_sum is not None else math.nan], dtype=torch.float64
-    )
-    per_task = torch.stack([(targets != IGNORED).sum(0), (targets == 1).sum(0)]).double().cpu()
-    if group is not None:
-        dist.all_reduce(counts, group=group)
-        dist.all_reduce(per_task, group=group)
-    scored, positives = per_task.long().tolist()
-    defined = [0 < p < n for p, n in zip(positives, scored, strict=True)]
-    auroc = _compute(MultilabelAUROC, probabilities, targets, group, average="none")
-    aupr = _compute(MultilabelAveragePrecision, probabilities, targets, group, average="none")
-    samples = int(counts[0])
-    return Scores(
-        samples=samples,
-        loss=float(counts[1]) / samples if loss_sum is not None else None,
-        tasks=tuple(
-            TaskScore(
-                task.name,
-                int(scored[i]),
-                int(positives[i]),
-                float(auroc[i]) if defined[i] else math.nan,
-                float(aupr[i]) if defined[i] else math.nan,
-            )
-            for i, task in enumerate(tasks)
-        ),
-        curves=_curves(probabilities, targets, tasks, group) if curves else (),
-    )
+    scores: list[TaskScore] = []
+    drawn: list[Curves] = []
+    for column, task in enumerate(tasks):
+        counted = targets[:, column] != IGNORED
+        p, y = probabilities[counted, column], targets[counted, column]
+        positives = int(y.sum())
+        auroc = aupr = math.nan
+        if 0 < positives < len(y):
+            auroc = float(binary_auroc(p, y, thresholds=None))
+            aupr = float(binary_average_precision(p, y, thresholds=None))
+            if curves:
+                drawn.append(_curves(task.name, p, y))
+        scores.append(TaskScore(task.name, len(y), positives, auroc, aupr))
+    return Scores(len(targets), loss, tuple(scores), tuple(drawn))
 
 
-def _compute(
-    kind: Any,
-    probabilities: Tensor,
-    targets: Tensor,
-    group: dist.ProcessGroup | None,
-    **options: Any,
-) -> Any:
-    """Run one exact multi-label metric of torchmetrics over all members of the group."""
-    metric = kind(
-        num_labels=targets.shape[1],
-        thresholds=None,
-        ignore_index=IGNORED,
-        validate_args=True,
-        process_group=group,
-        distributed_available_fn=lambda: group is not None,
-        **options,
-    )
-    with warnings.catch_warnings():
-        # It warns where a class is missing and returns zero; score() reports NaN there.
-        warnings.simplefilter("ignore")
-        metric.update(probabilities.cpu(), targets.cpu())
-        return metric.compute()
-
-
-def _curves(
-    probabilities: Tensor,
-    targets: Tensor,
-    tasks: Sequence[TaskEntry],
-    group: dist.ProcessGroup | None,
-) -> tuple[Curves, ...]:
-    fpr, tpr, _ = _compute(MultilabelROC, probabilities, targets, group)
-    precision, recall, _ = _compute(MultilabelPrecisionRecallCurve, probabilities, targets, group)
-    return tuple(
-        Curves(task.name, _thin(fpr[i]), _thin(tpr[i]), _thin(recall[i]), _thin(precision[i]))
-        for i, task in enumerate(tasks)
-    )
+def _curves(task: str, p: Tensor, y: Tensor) -> Curves:
+    fpr, tpr, _ = binary_roc(p, y, thresholds=None)
+    precision, recall, _ = binary_precision_recall_curve(p, y, thresholds=None)
+    return Curves(task, _thin(fpr), _thin(tpr), _thin(recall), _thin(precision))
 
 
 def _thin(values: Tensor) -> list[float]:

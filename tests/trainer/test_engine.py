@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from data_shards.dataset import WindowsDataset
+from tests.workers import on_workers
 from trainer.config import OptimizerConfig
 from trainer.engine import build_optimizer
 from trainer.feed import Feed
@@ -79,9 +80,6 @@ def train_as_pipeline(
     data: Path, grid: Grid, cases: list[tuple[OptimizerConfig, int]], folder: Path
 ) -> list[Trained]:
     """Train each case on one warm worker group of the grid; return losses and merged weights."""
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
     steps, batch, seed, cut = STEPS, BATCH, SEED, CUT  # a nested function travels by value
 
     def work() -> list[Any]:
@@ -98,9 +96,7 @@ def train_as_pipeline(
         for optimizer, micro_batches in cases:
             layout = BatchLayout(batch, grid.replicas, micro_batches)
             engine = Engine(layers, cut, grid, layout, loss, tasks, optimizer, seed)
-            feed = Feed(
-                dataset, "train", seed, inputs=engine.is_first, targets=engine.is_last
-            )
+            feed = Feed(dataset, "train", seed, inputs=engine.is_first, targets=engine.is_last)
             losses = [
                 float(engine.train_step(step, feed.step(step, layout, replica)))
                 for step in range(steps)
@@ -122,25 +118,20 @@ def train_as_pipeline(
             engine.close()
         return results
 
-    trainer = TorchTrainer(
-        work,
-        torch_config=TorchConfig(backend="gloo", timeout_s=120),
-        scaling_config=ScalingConfig(
-            num_workers=grid.workers, resources_per_worker={"CPU": 1 / grid.workers}
-        ),
-        run_config=RunConfig(name="equality", storage_path=str(folder)),
-    )
-    results: list[Trained] = trainer.fit().return_value
+    results: list[Trained] = on_workers(grid, work, folder)
     return results
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("grid", [Grid(2, 1), Grid(2, 2)], ids=["2-stages", "2-stages-x-2-replicas"])
+@pytest.mark.parametrize(
+    "grid", [Grid(2, 1), Grid(2, 2)], ids=["2-stages", "2-stages-x-2-replicas"]
+)
 def test_pipeline_equals_one_plain_process_to_1e_6(
     grid: Grid, danq_data: Path, tmp_path: Path
 ) -> None:
     configs = [
-        optimizer.model_copy(update={"clip": clip}) for optimizer, clip in product(OPTIMIZERS, CLIPS)
+        optimizer.model_copy(update={"clip": clip})
+        for optimizer, clip in product(OPTIMIZERS, CLIPS)
     ]
     cases = list(product(configs, MICRO_BATCHES))
     piped = train_as_pipeline(danq_data, grid, cases, tmp_path)
