@@ -1,0 +1,85 @@
+"""Both ends of the pipeline read the same samples without talking to each other."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_shards.dataset import WindowsDataset
+from trainer.feed import Feed, Prefetch
+from trainer.grid import BatchLayout, EvaluationLayout
+
+
+def test_first_and_last_stage_read_the_same_samples_and_only_their_own_arrays(
+    danq_data: Path,
+) -> None:
+    first, last, oracle = (WindowsDataset(danq_data) for _ in range(3))
+    inputs = Feed(first, "train", 7, inputs=True, targets=False)
+    targets = Feed(last, "train", 7, inputs=False, targets=True)
+    layout = BatchLayout(48, replicas=2, micro_batches=3)
+    for step, replica in ((0, 0), (0, 1), (150, 1)):
+        rows = inputs.rows(step, layout)[replica * 24 : (replica + 1) * 24]
+        codes = torch.cat([x for x, _ in inputs.step(step, layout, replica)])
+        labels = torch.cat([y for _, y in targets.step(step, layout, replica)])
+        assert np.array_equal(codes, oracle.codes(rows))
+        assert np.array_equal(labels, oracle.packed_labels(rows))
+    assert "_labels" not in vars(first), "the first stage never maps the labels"
+    assert "reference" not in vars(last), "the last stage never maps the reference"
+
+
+def test_training_rows_are_of_the_training_split_only(danq_data: Path) -> None:
+    data = WindowsDataset(danq_data)
+    feed = Feed(data, "train", 0, inputs=True, targets=True)
+    layout = BatchLayout(100, 1, 1)
+    seen = np.concatenate([feed.rows(step, layout) for step in range(64)])
+    assert sorted(seen.tolist()) == data.split_rows("train").tolist()
+
+
+def test_evaluation_reads_rows_in_order_and_pads_with_the_last(danq_data: Path) -> None:
+    data = WindowsDataset(danq_data)
+    feed = Feed(data, "train", 0, inputs=True, targets=True)
+    rows = data.split_rows("test")[:50]
+    layout = EvaluationLayout(50, replicas=2, micro_batch=8)
+    read = [
+        codes
+        for replica in range(2)
+        for some in feed.evaluation(rows, layout, replica)
+        for codes, _ in some
+    ]
+    codes = torch.cat(read).numpy()
+    assert np.array_equal(codes[:50], data.codes(rows))
+    assert (codes[50:] == data.codes(rows[-1:])).all()
+
+
+def test_prefetch_gives_the_items_in_order_and_counts_the_wait() -> None:
+    batches = Prefetch(lambda n: n * n, 3, 9)
+    assert list(batches) == [9, 16, 25, 36, 49, 64]
+    assert batches.waited >= 0
+    batches.close()
+
+
+def test_an_error_while_reading_ahead_reaches_the_consumer() -> None:
+    def item(number: int) -> int:
+        if number == 2:
+            raise OSError("the disk is gone")
+        return number
+
+    batches = Prefetch(item, 0, 5)
+    seen = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for number in batches:
+            seen.append(number)
+    assert seen == [0, 1]
+    batches.close()
+
+
+def test_closing_early_leaves_no_thread() -> None:
+    before = threading.active_count()
+    batches = Prefetch(lambda n: n, 0, 10**9)
+    assert next(iter(batches)) == 0
+    batches.close()
+    assert threading.active_count() == before
