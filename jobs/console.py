@@ -102,7 +102,7 @@ class Bars:
             return
         now = time.monotonic()
         last, last_done = self._said.get(name, (0.0, -1))
-        if done != last_done and (done == total or now - last >= _LINE_EVERY):
+        if 0 < done != last_done and (done == total or now - last >= _LINE_EVERY):
             self._said[name] = (now, done)
             self._log.print(f"{name}: {done} of {total}", markup=False)
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trainer.events import EventReader
-from trainer.loop import StagePlan
 from trainer.metrics import Scores
+from trainer.results import StagePlan
 
 _COLOURS = ("#1f5fa8", "#d9772b", "#3a8f56", "#8a4fa3", "#b8423f", "#6b6b6b")
 _MAX_CURVES = 12
@@ -114,8 +114,9 @@ def draw_stages(plans: Mapping[str, StagePlan]) -> Figure:
         left = 0.0
         for index, (layer, width) in enumerate(zip(plan.layers, widths, strict=True)):
             stage = sum(index >= first for first in plan.cut) - 1
-            axes.barh(0, width, left=left, color=_colour(stage), edgecolor="white")
-            if width > 0.04 * sum(widths):
+            label = f"stage {stage}" if index in plan.cut else None
+            axes.barh(0, width, left=left, color=_colour(stage), edgecolor="white", label=label)
+            if width > 0.012 * len(layer) * sum(widths):
                 axes.text(
                     left + width / 2, 0, layer, ha="center", va="center", color="white", fontsize=8
                 )
@@ -123,7 +124,8 @@ def draw_stages(plans: Mapping[str, StagePlan]) -> Figure:
         axes.set_yticks([0], [name])
         axes.set_xlim(0, left)
         unit = "ms a micro-batch, forward + backward" if plan.costs else "layers (not measured)"
-        axes.set_xlabel(f"{unit}; colour = stage", fontsize=8)
+        axes.set_xlabel(unit, fontsize=8)
+        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jobs.cluster import Share
-from trainer.loop import NetworkResult, TrainJob, run_worker
+from trainer.results import NetworkResult, TrainJob
 
 _COLLECTIVE_TIMEOUT = 600  # seconds until a worker that waits for a silent one gives up
+
+
+def _work(job: TrainJob) -> list[NetworkResult]:
+    from trainer.loop import run_worker  # and DeepSpeed with it, which the driver never needs
+
+    return run_worker(job)
 
 
 def launch(job: TrainJob, workers: Share, log: Path) -> list[NetworkResult]:
@@ -29,7 +35,7 @@ def launch(job: TrainJob, workers: Share, log: Path) -> list[NetworkResult]:
 
     grid = job.config.grid
     trainer = TorchTrainer(
-        run_worker,
+        _work,
         train_loop_config=job,
         torch_config=TorchConfig(
             backend="gloo" if workers.device == "cpu" else "nccl",

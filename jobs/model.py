@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import warnings
 from importlib.metadata import version
@@ -48,7 +50,11 @@ def log_model(network: nn.Module, schema: Schema, experiment: str, run_id: str, 
     )
     example = np.zeros((2, length), dtype=np.uint8)
     mlflow.set_tracking_uri(uri)
-    with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),  # it tells of each step
+        mlflow.start_run(run_id=run_id),
+    ):
         warnings.simplefilter("ignore")  # of torch.export, about the LSTM's cached weights
         info = mlflow.pytorch.log_model(
             network,

@@ -17,8 +17,8 @@ from jobs.tracking import log_parameters, tracking_uri
 from trainer.config import RunConfig, flatten
 from trainer.events import FILE_NAME
 from trainer.grid import Grid, lay_out
-from trainer.loop import NetworkResult
 from trainer.metrics import Scores
+from trainer.results import NetworkResult
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -84,8 +84,26 @@ def record_results(
     for name, figure in pictures.items():
         path = figures.save(figure, folder.figures / f"{name}.png")
         client.log_artifact(run_id, str(path), "figures")
+    client.set_tag(run_id, "mlflow.note.content", results_table(scores))
     for name in ("config.toml", "plan.json", "results.json"):
         client.log_artifact(run_id, str(folder.path / name))
+
+
+def results_table(scores: Mapping[str, Scores]) -> str:
+    """Write the scores as a Markdown table: AUROC / AUPR of each task, a column a model."""
+    lines = [
+        "AUROC / AUPR on the held-out test split",
+        "",
+        f"| task | {' | '.join(scores)} |",
+        "|---|" + "---:|" * len(scores),
+    ]
+    rows = zip(*(score.tasks for score in scores.values()), strict=True)
+    for tasks in rows:
+        cells = [f"{task.auroc:.3f} / {task.aupr:.3f}" for task in tasks]
+        lines.append(f"| {tasks[0].task} | {' | '.join(cells)} |")
+    means = [f"**{score.auroc:.3f} / {score.aupr:.3f}**" for score in scores.values()]
+    lines.append(f"| mean | {' | '.join(means)} |")
+    return "\n".join(lines)
 
 
 def record_model(

@@ -13,27 +13,16 @@ from jobs.console import Console
 
 def show_run(result: Mapping[str, Any], runs: Path, console: Console) -> None:
     """Show the result of ``train``."""
-    models = list(result["metrics"])
-    table = Table(title="held-out test split", title_justify="left")
-    table.add_column("task")
-    for metric in ("AUROC", "AUPR"):
-        for model in models:
-            table.add_column(f"{metric}\n{model}", justify="right")
-    tasks = list(result["metrics"][models[0]]["tasks"])
-    for task in tasks:
-        cells = [
-            _number(result["metrics"][model]["tasks"][task][metric])
-            for metric in ("auroc", "aupr")
-            for model in models
-        ]
+    models = result["metrics"]
+    table = Table(title="AUROC / AUPR on the held-out test split", title_justify="left")
+    table.add_column("task", overflow="fold")
+    for model in models:
+        table.add_column(model, justify="right", overflow="fold")
+    for task in next(iter(models.values()))["tasks"]:
+        cells = [_pair(scores["tasks"][task], "") for scores in models.values()]
         table.add_row(task, *cells)
     table.add_section()
-    means = [
-        _number(result["metrics"][model][f"{metric}_mean"])
-        for metric in ("auroc", "aupr")
-        for model in models
-    ]
-    table.add_row("mean", *means)
+    table.add_row("mean", *(_pair(scores, "_mean") for scores in models.values()))
     console.show(table)
     times = Table("step", "seconds", title="time", title_justify="left")
     for step, seconds in console.seconds.items():
@@ -43,5 +32,6 @@ def show_run(result: Mapping[str, Any], runs: Path, console: Console) -> None:
     console.show(f"browse it:  replisome ui --runs {runs}")
 
 
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+def _pair(scores: Mapping[str, float | None], suffix: str) -> str:
+    values = [scores[f"{metric}{suffix}"] for metric in ("auroc", "aupr")]
+    return " / ".join("undefined" if value is None else f"{value:.3f}" for value in values)

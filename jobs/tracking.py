@@ -29,6 +29,7 @@ _BATCH = 1000  # MLflow's limit of metrics a request
 _RETRY = 5.0  # seconds until a failed delivery is tried again
 _PATIENCE = 60.0  # seconds the end of a run waits for the store
 _PARAMETER_BATCH = 100
+_KIND = "custom_model_development"  # shows the pages for training, not those for language models
 
 
 def tracking_uri(runs: Path) -> str:
@@ -73,7 +74,9 @@ def start_run(
         location = None
         if tracking_uri(runs).startswith("sqlite:"):
             location = (runs.resolve() / "artifacts" / experiment).as_uri()
-        experiment_id = client.create_experiment(experiment, artifact_location=location)
+        experiment_id = client.create_experiment(
+            experiment, artifact_location=location, tags={"mlflow.experimentKind": _KIND}
+        )
     else:
         experiment_id = found.experiment_id
     run_id: str = client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id

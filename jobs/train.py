@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from data_shards.dataset import WindowsDataset
 from jobs.cluster import Share, cluster, share
 from jobs.configure import preflight
 from jobs.console import Bars, Console
-from jobs.provenance import git_commit
+from jobs.provenance import command_line, git_commit
 from jobs.runfolder import RunFolder, create_run_folder
 from trainer.config import RunConfig
 from trainer.events import FILE_NAME, Event, EventWriter
@@ -79,7 +81,10 @@ def train(request: TrainRequest, console: Console) -> dict[str, Any]:
         parameters = run_parameters(config, data, workers, found)
         tags = {
             "replisome.folder": str(folder.path),
+            "mlflow.source.name": command_line(),
+            "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": git_commit() or "unknown",
+            "mlflow.user": getpass.getuser(),
         }
         run_id = start_run(client, request.runs, folder.experiment, folder.name, parameters, tags)
         console.say(f"run {folder.experiment}/{folder.name}, in {folder.path}")
@@ -100,15 +105,20 @@ def _run(
     """Train and score everything that the run compares, and record it."""
     from jobs.launch import launch
     from jobs.record import record_model, record_results
-    from trainer.loop import TrainJob
+    from trainer.results import TrainJob
 
     config = request.config
     recipe = get_recipe(config.recipe)
     job = TrainJob(config, request.data.resolve(), folder.path, workers.device)
     with console.bars() as bars, _delivering(client, run_id, folder, recipe.network.name, bars):
-        with console.step("start workers, train, evaluate"):
-            bars.say("starting the workers ...")
-            results = launch(job, workers, folder.log)
+        begin = time.perf_counter()
+        bars.say("starting the workers ...")
+        results = launch(job, workers, folder.log)
+        working = sum(result.seconds for result in results)
+        console.seconds["start and stop workers"] = time.perf_counter() - begin - working
+        for result in results:
+            console.seconds[f"train {result.network}"] = result.fit.seconds
+            console.seconds[f"cut and test {result.network}"] = result.seconds - result.fit.seconds
         scores = {result.network: result.test for result in results}
         for baseline in recipe.estimators if config.baselines else ():
             with console.step(f"fit {baseline.name}"):
@@ -116,8 +126,6 @@ def _run(
     with console.step("log figures and model"):
         record_results(client, run_id, folder, results, scores)
         model = record_model(run_id, folder, request.runs, config, data, results[0].fit.weights)
-    for result in results:
-        console.seconds[f"of which training {result.network}"] = result.fit.seconds
     return {
         "run_id": run_id,
         "experiment": folder.experiment,
@@ -164,7 +172,7 @@ def _score_estimator(
     """Fit a baseline on the training split and score it on the test split, like a network."""
     import torch
 
-    from trainer.loop import log_scores
+    from trainer.events import log_scores
     from trainer.metrics import mask_targets, score
 
     rows = data.split_rows("train")

@@ -43,10 +43,14 @@ def serve(runs: Path, host: str, port: int, console: Console) -> None:
             ) from None
         port = probe.getsockname()[1]
     open_store(runs)  # brings an older database up to date, alone
-    server = subprocess.Popen(_command(runs, host, port), env=_environment())
+    log = runs / "mlflow-server.log"
+    with log.open("w") as stream:  # stdout and stderr are ours, to talk to the user
+        server = subprocess.Popen(
+            _command(runs, host, port), env=_environment(), stdout=stream, stderr=stream
+        )
     try:
         url = f"http://{host}:{port}"
-        _wait(server, url)
+        _wait(server, url, log)
         console.say(f"MLflow at {url} (stop with Ctrl-C)")
         if console.json:
             sys.stdout.write(json.dumps({"ok": True, "url": url, "pid": server.pid}) + "\n")
@@ -78,17 +82,21 @@ def _environment() -> dict[str, str]:
     return os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
-def _wait(server: subprocess.Popen[bytes], url: str) -> None:
+def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + _START_TIMEOUT
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise RuntimeError(f"the MLflow server ended at once, with status {server.returncode}")
+            raise RuntimeError(
+                f"the MLflow server ended with status {server.returncode}; its log is {log}"
+            )
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=2):
                 return
         except OSError:
             time.sleep(0.2)
-    raise RuntimeError(f"the MLflow server did not answer within {_START_TIMEOUT:.0f} s")
+    raise RuntimeError(
+        f"the MLflow server did not answer in {_START_TIMEOUT:.0f} s; its log: {log}"
+    )
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,10 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.metrics import Scores
 
 FILE_NAME = "metrics.jsonl"
 
@@ -95,3 +98,14 @@ class EventReader:
 def _parsed(line: bytes) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(line)
     return values
+
+
+def log_scores(events: EventWriter, name: str, step: int, split: str, scores: Scores) -> None:
+    """Log a split's loss and mean scores, and each task's."""
+    values = {f"{split}/auroc": scores.auroc, f"{split}/aupr": scores.aupr}
+    if scores.loss is not None:
+        values[f"{split}/loss"] = scores.loss
+    for task in scores.tasks:
+        values[f"{split}/auroc/{task.task}"] = task.auroc
+        values[f"{split}/aupr/{task.task}"] = task.aupr
+    events.metrics(name, step, values)

@@ -21,89 +21,20 @@ import torch.distributed as dist
 
 from data_shards.dataset import WindowsDataset
 from trainer.clock import Clock, Patience
-from trainer.config import Device, RunConfig
 from trainer.cut import LayerCost, balance, check_cut, measure
 from trainer.engine import Engine, prepare
 from trainer.evaluation import evaluate
-from trainer.events import FILE_NAME, EventWriter
+from trainer.events import FILE_NAME, EventWriter, log_scores
 from trainer.feed import Feed, Prefetch
 from trainer.grid import BatchLayout, Grid, lay_out
 from trainer.metrics import Scores
 from trainer.recipe import Layer, Loss, Network, build_layer, shape_of, trainable
 from trainer.recipes import get_recipe
+from trainer.results import Fit, NetworkResult, StagePlan, TrainJob
 from trainer.system import SystemSampler
 from trainer.weights import load_weights, save_weights
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """What a worker is told.
-
-    Attributes:
-        config: of the run.
-        data: path of the data set, visible to all workers.
-        run_folder: path of the run's folder, visible to all workers.
-        device: resolved from the configuration by whoever knows the cluster.
-        max_steps: stop after so many optimizer steps, whatever the epochs; for tests.
-    """
-
-    config: RunConfig
-    data: Path
-    run_folder: Path
-    device: Device
-    max_steps: int | None = None
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """How a network was cut.
-
-    Attributes:
-        layers: names of all layers.
-        parameters: trainable weights of each layer.
-        cut: first layer of each stage.
-        costs: measured costs of the layers; empty where nothing had to be chosen.
-    """
-
-    layers: tuple[str, ...]
-    parameters: tuple[int, ...]
-    cut: tuple[int, ...]
-    costs: tuple[LayerCost, ...]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What the loop gave.
-
-    Attributes:
-        losses: training loss of each optimizer step.
-        epochs: passes over the training split, the last maybe not whole.
-        best_epoch: the epoch, from 1, with the lowest validation loss.
-        weights: folder of the weights of that epoch.
-        seconds: wall time, validation included.
-        waited: seconds the reporter waited for data.
-    """
-
-    losses: tuple[float, ...]
-    epochs: int
-    best_epoch: int
-    weights: Path
-    seconds: float
-    waited: float
-
-
-@dataclass(frozen=True)
-class NetworkResult:
-    """One network, trained and scored with its best weights; curves are of the test split."""
-
-    network: str
-    plan: StagePlan
-    fit: Fit
-    valid: Scores
-    test: Scores
-    engine_config: dict[str, Any]
 
 
 class TrainingDivergedError(RuntimeError):
@@ -157,6 +88,7 @@ def run_worker(job: TrainJob) -> list[NetworkResult]:
 
 def train_network(worker: Worker, network: Network, loss: Loss) -> NetworkResult:
     """Train one network, go back to its best weights, and score it on the test split."""
+    begin = time.perf_counter()
     config, data, events = worker.job.config, worker.data, worker.events
     layers = network.layers(config.size, shape_of(data.schema))
     plan = plan_stages(worker, layers)
@@ -181,7 +113,8 @@ def train_network(worker: Worker, network: Network, loss: Loss) -> NetworkResult
     test = told(worker, evaluate(engine, feed, data, "test", loss, curves=True, advance=testing))
     log_scores(events, network.name, len(result.losses), "test", test)
     engine.close()
-    return NetworkResult(network.name, plan, result, valid, test, engine.config)
+    seconds = time.perf_counter() - begin
+    return NetworkResult(network.name, plan, result, valid, test, engine.config, seconds)
 
 
 def fit(worker: Worker, name: str, plan: StagePlan, engine: Engine, feed: Feed, loss: Loss) -> Fit:
@@ -296,17 +229,6 @@ def log_training(
         "train/samples_per_second": step * layout.batch_size / (time.perf_counter() - begin),
         "train/data_wait_seconds": batches.waited,
     }
-    events.metrics(name, step, values)
-
-
-def log_scores(events: EventWriter, name: str, step: int, split: str, scores: Scores) -> None:
-    """Log a split's loss and mean scores, and each task's."""
-    values = {f"{split}/auroc": scores.auroc, f"{split}/aupr": scores.aupr}
-    if scores.loss is not None:
-        values[f"{split}/loss"] = scores.loss
-    for task in scores.tasks:
-        values[f"{split}/auroc/{task.task}"] = task.auroc
-        values[f"{split}/aupr/{task.task}"] = task.aupr
     events.metrics(name, step, values)
 
 
