@@ -109,8 +109,8 @@ def first_unsorted(contigs: Contigs) -> int | None:
     """Find the first contig that breaks the order of a reference, or None if it is sorted.
 
     Sorted means: by name (chr1, chr10, chr2), naturally (chr1, chr2, chr10, ..., chrX), by Roman
-    numeral (I, II, ... IX, X), or by descending length. The index returned is the latest first
-    break over these orders, which is the one that names the real culprit.
+    numeral (I, II, ... IX, X), or by descending length without ties. The index returned is the
+    latest first break over these orders, which is the one that names the real culprit.
     """
     names, lengths = contigs.names, contigs.lengths
     by_length = dict(zip(names, lengths, strict=True))
@@ -123,7 +123,7 @@ def first_unsorted(contigs: Contigs) -> int | None:
     latest = 0
     for order in orders:
         keys = [order(name) for name in names]
-        breaks = [i for i in range(1, len(keys)) if keys[i] < keys[i - 1]]  # type: ignore[operator]
+        breaks = [i for i in range(1, len(keys)) if keys[i] <= keys[i - 1]]  # type: ignore[operator]
         if not breaks:
             return None
         latest = max(latest, breaks[0])

@@ -220,21 +220,26 @@ def _choose(intervals: Intervals, task: TaskSpec, contigs: Contigs, path: Path) 
 
 
 def _rule(task: TaskSpec, center: int) -> str:
-    """Write a task's rule as a sentence."""
-    subject = "intervals" if task.anchor == "interval" else f"{task.anchor} of intervals"
+    """Write a task's rule in words."""
+    subject = "intervals" if task.anchor == "interval" else f"interval {task.anchor}s"
     if task.flank:
         subject += f" +/- {task.flank} bp"
     limits = [
-        f"{name.replace('_', ' ')} {value:g}"
-        for name in ("min_length", "max_length", "min_score", "max_score")
-        if (value := getattr(task, name)) is not None and not (name == "min_length" and value == 1)
+        f"{what} {sign} {value:g}"
+        for what, sign, value in (
+            ("length", ">=", task.min_length if task.min_length > 1 else None),
+            ("length", "<=", task.max_length),
+            ("score", ">=", task.min_score),
+            ("score", "<=", task.max_score),
+        )
+        if value is not None
     ]
     if limits:
         subject += f" ({', '.join(limits)})"
     if task.min_count is not None:
-        return f"at least {task.min_count} {subject} touch the central {center} bp"
+        return f"{task.min_count} or more {subject} touch the central {center} bp"
     needed = task.min_overlap if task.min_overlap is not None else -(-center // 2)
-    return f"{subject} cover at least {needed} of the central {center} bp"
+    return f"{subject} cover {needed} or more of the central {center} bp"
 
 
 def _fields() -> tuple[FieldEntry, ...]:

@@ -137,10 +137,12 @@ class Attributes(Document):
 def fingerprint(schema: Schema, shards: list[ShardRecord]) -> str:
     """Return the sha256 over schema and manifest: equal content, equal fingerprint.
 
-    Provenance is left out, so the same data built elsewhere have the same fingerprint.
+    Provenance is left out, so the same data built elsewhere have the same fingerprint, and so is
+    text for people, so that a better wording is no other data set.
     """
+    prose = {"tasks": {"__all__": {"rule"}}, "fields": {"__all__": {"encoding"}}}
     content = {
-        "schema": schema.model_dump(mode="json"),
+        "schema": schema.model_dump(mode="json", exclude=prose),
         "shards": [shard.content() for shard in sorted(shards, key=lambda s: (s.array, s.shard))],
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))

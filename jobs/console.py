@@ -43,7 +43,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """Write a line of progress to stderr."""
-        self.log.print(text, markup=False)
+        self.log.print(text, markup=False, soft_wrap=True)
 
     def show(self, what: RenderableType) -> None:
         """Write a result for people: stdout, or stderr when stdout is for a program."""

@@ -80,26 +80,39 @@ def show_dataset(path: Path, console: Console) -> dict[str, Any]:
         f"{schema.reference.total:,} bp\nfingerprint: {data.attributes.fingerprint}"
     )
     positives = data.positives()
-    balance = Table("task", *schema.splits, "rule", title="positives")
+    balance = Table("task", *schema.splits, title="positives", title_justify="left")
     for number, task in enumerate(schema.tasks):
         cells = [
             f"{positives[name][number]:,} ({positives[name][number] / split.samples:.2%})"
             for name, split in schema.splits.items()
         ]
-        given = f"; scored where {', '.join(task.given)}" if task.given else ""
-        balance.add_row(task.name, *cells, task.rule + given)
+        balance.add_row(task.name, *cells)
     sizes = [
         f"{split.samples:,} on {len(split.contigs)} contig(s)" for split in schema.splits.values()
     ]
     balance.add_section()
-    balance.add_row("samples", *sizes, "")
+    balance.add_row("samples", *sizes)
     console.show(balance)
+    for task in schema.tasks:
+        given = f"; scored where {' and '.join(task.given)} are positive" if task.given else ""
+        console.show(f"{task.name}: {task.rule}{given}")
     samples = _samples(data)
-    rows = Table("sample", "locus", "strand", "split", "sequence", "positive tasks")
+    rows = Table(
+        "sample",
+        "locus",
+        "strand",
+        "split",
+        "sequence",
+        "positive tasks",
+        title="samples",
+        title_justify="left",
+    )
     for sample in samples:
         rows.add_row(*(str(value) for value in sample.values()))
     console.show(rows)
-    origin = Table("source file", "bytes", "sha256", title=f"built {provenance.created}")
+    origin = Table(
+        "source file", "bytes", "sha256", title=f"built {provenance.created}", title_justify="left"
+    )
     for source in provenance.sources:
         origin.add_row(source.name, f"{source.bytes:,}", source.sha256[:16])
     console.show(origin)

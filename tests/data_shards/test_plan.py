@@ -65,5 +65,5 @@ def test_excluded_contigs_have_no_windows(raw: Path) -> None:
 def test_rules_are_told_in_words(raw: Path) -> None:
     spec = raw / "danq.toml"
     plan = plan_windows(read_spec(spec), raw, recipe="danq", spec_path=spec)
-    assert plan.schema.tasks[0].rule == "intervals cover at least 100 of the central 200 bp"
+    assert plan.schema.tasks[0].rule == "intervals cover 100 or more of the central 200 bp"
     assert plan.schema.tasks[3].given == ("motif_a", "motif_b")
