@@ -215,6 +215,9 @@ def train(
         typer.Option(help="Momentum of SGD and RMSprop, beta1 of AdamW."),
     ] = None,
     weight_decay: Annotated[float | None, typer.Option()] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="Clip the gradient's global norm to this; 0: do not.")
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Of sample order, initial weights and dropout. [default: 0]"),
@@ -265,6 +268,7 @@ def train(
             "lr": lr,
             "momentum": momentum,
             "weight_decay": weight_decay,
+            "clip": clip,
         },
         "grid": {
             "stages": stages,
@@ -285,7 +289,7 @@ def train(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="New folder for everything it makes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for its files and data set.")] = Path("demo"),
     runs: Runs = Path("runs"),
     seed: Annotated[int, typer.Option(help="Of the genome and of the training.")] = 0,
     json_: Json = False,

@@ -101,11 +101,13 @@ class Share:
     Attributes:
         device: "cpu" or "gpu".
         cpus: logical CPUs a worker; below 1 where workers share a core.
+        nodes: nodes of the cluster.
         notes: what the user should know about it.
     """
 
     device: Device
     cpus: float
+    nodes: int
     notes: tuple[str, ...]
 
     @property
@@ -144,4 +146,4 @@ def share(cluster: Cluster, grid: Grid, device: Device | None) -> Share:
             )
         cpus = cluster.cpus / workers
         notes.append(f"{workers} workers share {cluster.cpus} CPUs: this gains no speed")
-    return Share(device, cpus, tuple(notes))
+    return Share(device, cpus, cluster.nodes, tuple(notes))

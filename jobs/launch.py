@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.cluster import Share
 from trainer.results import NetworkResult, TrainJob
 
-_COLLECTIVE_TIMEOUT = 600  # seconds until a worker that waits for a silent one gives up
+# Seconds until a worker gives up on a silent one. Workers wait while the reporter scores a split,
+# which may take minutes; one that died is noticed at once, by its closed connection.
+_COLLECTIVE_TIMEOUT = 1800
 
 
 def _work(job: TrainJob) -> list[NetworkResult]:
@@ -52,10 +56,23 @@ def launch(job: TrainJob, workers: Share, log: Path) -> list[NetworkResult]:
         ),
     )
     try:
-        results: list[NetworkResult] = trainer.fit().return_value
+        with _own_interrupt():
+            results: list[NetworkResult] = trainer.fit().return_value
     except WorkerGroupError as error:
         raise _root_cause(error.worker_failures) from error
     return results
+
+
+@contextmanager
+def _own_interrupt() -> Iterator[None]:
+    """Keep Ctrl-C ours: Ray Train ends its workers on it, then exits, and leaves its handler."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _root_cause(failures: Mapping[int, Exception]) -> BaseException:

@@ -97,12 +97,12 @@ def results_table(scores: Mapping[str, Scores]) -> str:
         f"| task | {' | '.join(scores)} |",
         "|---|" + "---:|" * len(scores),
     ]
+    means = [f"**{score.auroc:.3f} / {score.aupr:.3f}**" for score in scores.values()]
+    lines.append(f"| mean | {' | '.join(means)} |")
     rows = zip(*(score.tasks for score in scores.values()), strict=True)
     for tasks in rows:
         cells = [f"{task.auroc:.3f} / {task.aupr:.3f}" for task in tasks]
         lines.append(f"| {tasks[0].task} | {' | '.join(cells)} |")
-    means = [f"**{score.auroc:.3f} / {score.aupr:.3f}**" for score in scores.values()]
-    lines.append(f"| mean | {' | '.join(means)} |")
     return "\n".join(lines)
 
 

@@ -110,7 +110,8 @@ def _run(
     config = request.config
     recipe = get_recipe(config.recipe)
     job = TrainJob(config, request.data.resolve(), folder.path, workers.device)
-    with console.bars() as bars, _delivering(client, run_id, folder, recipe.network.name, bars):
+    main, nodes = recipe.network.name, workers.nodes
+    with console.bars() as bars, _delivering(client, run_id, folder, main, nodes, bars):
         begin = time.perf_counter()
         bars.say("starting the workers ...")
         results = launch(job, workers, folder.log)
@@ -141,7 +142,7 @@ def _run(
 
 @contextlib.contextmanager
 def _delivering(
-    client: MlflowClient, run_id: str, folder: RunFolder, main: str, bars: Bars
+    client: MlflowClient, run_id: str, folder: RunFolder, main: str, nodes: int, bars: Bars
 ) -> Iterator[None]:
     """Follow the run's event logs: progress to the bars, metrics to MLflow."""
     from jobs.tracking import Delivery
@@ -153,7 +154,7 @@ def _delivering(
         elif event.kind == "note":
             bars.say(f"{event.network}: {event.text}")
 
-    logs = [folder.path / FILE_NAME, folder.log / file_name(0)]
+    logs = [folder.path / FILE_NAME, *(folder.log / file_name(n) for n in range(nodes))]
     delivery = Delivery(client, run_id, logs, main, watch, bars.say)
     try:
         yield

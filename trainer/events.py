@@ -7,6 +7,7 @@ stop training, and what they show can be rebuilt from it.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -101,11 +102,11 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 
 def log_scores(events: EventWriter, name: str, step: int, split: str, scores: Scores) -> None:
-    """Log a split's loss and mean scores, and each task's."""
+    """Log a split's loss and mean scores, and each task's; an undefined score is not logged."""
     values = {f"{split}/auroc": scores.auroc, f"{split}/aupr": scores.aupr}
     if scores.loss is not None:
         values[f"{split}/loss"] = scores.loss
     for task in scores.tasks:
         values[f"{split}/auroc/{task.task}"] = task.auroc
         values[f"{split}/aupr/{task.task}"] = task.aupr
-    events.metrics(name, step, values)
+    events.metrics(name, step, {key: v for key, v in values.items() if not math.isnan(v)})

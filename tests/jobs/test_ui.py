@@ -76,7 +76,14 @@ def test_a_browser_finds_the_run_its_parameters_curves_and_figures(demo: Demo, u
         see(page, demo.result["data_fingerprint"])
         see(page, "cut.danq")
         page.goto(f"{url}/#/experiments/1/runs/{run_id}/model-metrics")
-        for chart in ("samples_per_second", "a_before_b_near"):
+        search = page.get_by_placeholder("Search metric charts")
+        for metric, section, chart in (
+            ("train/loss", "train (1)", "loss"),
+            ("valid/auroc/", "valid/auroc (4)", "a_before_b_near"),
+            ("5-mer-lr/test/aupr/", "5-mer-lr/test/aupr (4)", "motif_a"),
+        ):
+            search.fill(metric)
+            see(page, section)
             see(page, chart)
         page.goto(f"{url}/#/experiments/1/runs/{run_id}/system-metrics")
         see(page, "cpu_utilization_percentage")

@@ -1,0 +1,137 @@
+"""`replisome train` for real: the same result on another grid and from its own config; failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from jobs.tracking import open_store
+
+pytestmark = pytest.mark.slow
+
+
+def start(data: Path, folder: Path, name: str, *flags: str | Path) -> subprocess.Popen[str]:
+    """Start a training, with one thread a worker: another number sums in another order."""
+    command = Path(sys.executable).with_name("replisome")
+    common = ["train", "danq", "--data", data, "--runs", folder / "runs", "--name", name, "--json"]
+    return subprocess.Popen(
+        [command, *common, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any], str]:
+    """Return exit status, the JSON object and what was said."""
+    stdout, stderr = process.communicate(timeout=600)
+    return process.returncode, json.loads(stdout.splitlines()[-1]), stderr
+
+
+def results(folder: Path, name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(
+        (folder / "runs" / "danq" / name / "results.json").read_text()
+    )
+    return loaded
+
+
+def status_of(folder: Path, name: str) -> tuple[str, dict[str, str]]:
+    client = open_store(folder / "runs")
+    experiment = client.get_experiment_by_name("danq")
+    [run] = client.search_runs(
+        [experiment.experiment_id], f"attributes.run_name = '{name}'", max_results=2
+    )
+    return run.info.status, run.data.tags
+
+
+SHORT = ("--size", "small", "--epochs", "1", "--no-baselines")
+
+
+def test_the_result_does_not_depend_on_the_cut_and_can_be_repeated_from_its_config(
+    danq_data: Path, tmp_path: Path
+) -> None:
+    status, first, _ = finish(
+        start(danq_data, tmp_path, "two", *SHORT, "--stages", "2", "--micro-batches", "5")
+    )
+    assert status == 0
+    status, second, said = finish(
+        start(danq_data, tmp_path, "one", *SHORT, "--stages", "1", "--micro-batches", "5")
+    )
+    assert status == 0
+    assert (first["cut"]["danq"], second["cut"]["danq"]) == ([0, first["cut"]["danq"][1]], [0])
+    assert "computing on CPU: 1 workers" in said
+    # the same sums in the same order: equal to the last bit
+    assert results(tmp_path, "two") == results(tmp_path, "one")
+    config = tmp_path / "runs" / "danq" / "two" / "config.toml"
+    status, third, _ = finish(start(danq_data, tmp_path, "again", "--config", config))
+    assert status == 0
+    assert third["metrics"] == first["metrics"]
+    assert set(first["metrics"]) == {"danq"}, "--no-baselines"
+
+
+def test_a_diverging_run_stops_with_the_step_and_its_samples(
+    danq_data: Path, tmp_path: Path
+) -> None:
+    status, answer, said = finish(
+        start(danq_data, tmp_path, "wild", *SHORT, "--optimizer", "sgd", "--lr", "1e30")
+    )
+    assert status == 1
+    assert "TrainingDivergedError: the loss of step" in answer["error"]
+    assert "its batch had samples [" in answer["error"]
+    assert "lower learning rate" in said
+    state, tags = status_of(tmp_path, "wild")
+    assert state == "FAILED"
+    assert "the loss of step" in tags["error"]
+
+
+def wait_for_training(process: subprocess.Popen[str], folder: Path, name: str) -> None:
+    log = folder / "runs" / "danq" / name / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "train/loss" in log.read_text()):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+LONG = ("--size", "small", "--epochs", "500", "--no-baselines", "--stages", "2")
+
+
+def test_ctrl_c_ends_the_run_its_workers_and_its_page(danq_data: Path, tmp_path: Path) -> None:
+    process = start(danq_data, tmp_path, "stopped", *LONG)
+    wait_for_training(process, tmp_path, "stopped")
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) > 2
+    process.send_signal(signal.SIGINT)
+    status, answer, _ = finish(process)
+    assert status == 130
+    assert answer["error"] == "interrupted"
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+    assert status_of(tmp_path, "stopped")[0] == "KILLED"
+
+
+def test_a_killed_worker_fails_the_run_and_says_so(danq_data: Path, tmp_path: Path) -> None:
+    process = start(danq_data, tmp_path, "shot", *LONG)
+    wait_for_training(process, tmp_path, "shot")
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "RayTrainWorker" in " ".join(child.cmdline())
+    ]
+    assert len(workers) == 2
+    workers[0].kill()
+    status, answer, _ = finish(process)
+    assert status == 1
+    assert answer["error"]
+    assert status_of(tmp_path, "shot")[0] == "FAILED"
