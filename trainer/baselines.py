@@ -50,11 +50,13 @@ class KmerLogisticRegression:
 
     Args:
         k: letters in a k-mer.
+        inverse_penalty: C of scikit-learn; smaller is a stronger L2 penalty.
         seed: of the solver.
     """
 
-    def __init__(self, k: int, seed: int) -> None:
+    def __init__(self, k: int, inverse_penalty: float, seed: int) -> None:
         self._k = k
+        self._inverse_penalty = inverse_penalty
         self._seed = seed
         self._scaler: StandardScaler | None = None
         self._models: list[LogisticRegression | float] = []
@@ -69,7 +71,7 @@ class KmerLogisticRegression:
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
 
-        self._scaler = StandardScaler()
+        self._scaler = StandardScaler(copy=False)  # the counts may be a GB
         features = self._scaler.fit_transform(count_kmers(codes, self._k))
         self._models = []
         for task, column in enumerate(labels.T):
@@ -77,7 +79,9 @@ class KmerLogisticRegression:
             if column.min() == column.max():  # nothing to learn: always the same answer
                 self._models.append(float(column[0]))
                 continue
-            model = LogisticRegression(C=1e-3, max_iter=200, tol=1e-3, random_state=self._seed)
+            model = LogisticRegression(
+                C=self._inverse_penalty, max_iter=200, tol=1e-3, random_state=self._seed
+            )
             self._models.append(model.fit(features, column))
         advance(labels.shape[1], labels.shape[1])
 

@@ -17,7 +17,7 @@ from trainer.events import EventReader
 
 pytestmark = pytest.mark.slow
 
-MODELS = ("danq", "danq-no-lstm", "5-mer-lr")
+MODELS = ("danq", "danq-no-lstm", "6-mer-lr")
 
 
 def auroc(demo: Demo, model: str, task: str) -> float:
@@ -32,7 +32,7 @@ def test_danq_beats_both_baselines_where_the_truth_was_planted(demo: Demo) -> No
     """Safe bounds, well under the margins that three seeds gave; docs/danq.md has the table."""
     for task in ("a_before_b", "a_before_b_near"):
         # k-mers of a window tell neither order nor distance
-        assert 0.42 < auroc(demo, "5-mer-lr", task) < 0.60
+        assert 0.42 < auroc(demo, "6-mer-lr", task) < 0.60
         assert auroc(demo, "danq", task) > 0.95
     near = "a_before_b_near"
     assert auroc(demo, "danq", near) > auroc(demo, "danq-no-lstm", near) + 0.015
@@ -47,7 +47,7 @@ def test_the_closing_summary_tells_scores_times_folder_and_the_next_command(demo
     for words in (*MODELS, "a_before_b_near", "mean", "train danq", "run folder:", "replisome ui"):
         assert words in demo.stderr
     steps = demo.result["seconds"]
-    for step in ("simulate", "build shards", "start Ray", "train danq", "fit 5-mer-lr"):
+    for step in ("simulate", "build shards", "start Ray", "train danq", "fit 6-mer-lr"):
         assert steps[step] > 0
 
 

@@ -80,7 +80,7 @@ def test_a_browser_finds_the_run_its_parameters_curves_and_figures(demo: Demo, u
         for metric, section, chart in (
             ("train/loss", "train (1)", "loss"),
             ("valid/auroc/", "valid/auroc (4)", "a_before_b_near"),
-            ("5-mer-lr/test/aupr/", "5-mer-lr/test/aupr (4)", "motif_a"),
+            ("6-mer-lr/test/aupr/", "6-mer-lr/test/aupr (4)", "motif_a"),
         ):
             search.fill(metric)
             see(page, section)

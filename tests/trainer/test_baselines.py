@@ -30,7 +30,7 @@ def test_the_regression_finds_a_motif_and_answers_for_constant_tasks() -> None:
     has = rng.random(600) < 0.5
     codes[has, 20:28] = encode("GATTACAG")
     labels = np.stack([has, np.zeros(600), np.ones(600)], axis=1).astype(np.uint8)
-    model = KmerLogisticRegression(4, seed=0)
+    model = KmerLogisticRegression(4, 1e-3, seed=0)
     told: list[tuple[int, int]] = []
     model.fit(codes[:400], labels[:400], lambda *n: told.append(n))
     p = model.predict(codes[400:])
