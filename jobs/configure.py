@@ -71,7 +71,8 @@ def preflight(config: RunConfig, data: WindowsDataset) -> None:
         parameters = [
             trainable(build_layer(layer, config.seed, i)) for i, layer in enumerate(layers)
         ]
-        if config.grid.cut is None:
+        cut = config.cut_of(network is recipe.network)
+        if cut is None:
             check_stages(parameters, grid.stages)
         else:
-            check_cut(config.grid.cut, parameters, grid.stages)
+            check_cut(cut, parameters, grid.stages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,7 +102,10 @@ def results_table(scores: Mapping[str, Scores]) -> str:
     lines.append(f"| mean | {' | '.join(means)} |")
     rows = zip(*(score.tasks for score in scores.values()), strict=True)
     for tasks in rows:
-        cells = [f"{task.auroc:.3f} / {task.aupr:.3f}" for task in tasks]
+        cells = [
+            "undefined" if math.isnan(task.auroc) else f"{task.auroc:.3f} / {task.aupr:.3f}"
+            for task in tasks
+        ]
         lines.append(f"| {tasks[0].task} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

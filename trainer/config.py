@@ -61,7 +61,7 @@ class GridConfig(Document):
         description="micro-batches a replica and step; default: what divides, <= 4/stage",
     )
     cut: tuple[int, ...] | None = Field(
-        None, description="first layer of each stage, as [0, 4]; default: by measured time"
+        None, description="first layer of each stage of the model; default: by measured time"
     )
     device: Device | None = Field(
         None, description='"cpu" or "gpu"; default: gpu where every worker can have one'
@@ -82,6 +82,10 @@ class RunConfig(Document):
     baselines: bool = Field(True, description="also train and score the recipe's baselines")
     optimizer: OptimizerConfig = OptimizerConfig()
     grid: GridConfig = GridConfig()
+
+    def cut_of(self, model: bool) -> tuple[int, ...] | None:
+        """Return the cut that is given: for the model, not for its ablations, which differ."""
+        return self.grid.cut if model else None
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,17 +81,19 @@ def run_worker(job: TrainJob) -> list[NetworkResult]:
     worker = Worker(job, grid, layout, rank, device, WindowsDataset(job.data), events)
     with SystemSampler.on_first_worker_of_node(job.run_folder):
         return [
-            train_network(worker, network, recipe.loss)
+            train_network(worker, network, recipe.loss, config.cut_of(network is recipe.network))
             for network in recipe.networks(config.baselines)
         ]
 
 
-def train_network(worker: Worker, network: Network, loss: Loss) -> NetworkResult:
+def train_network(
+    worker: Worker, network: Network, loss: Loss, cut: tuple[int, ...] | None
+) -> NetworkResult:
     """Train one network, go back to its best weights, and score it on the test split."""
     begin = time.perf_counter()
     config, data, events = worker.job.config, worker.data, worker.events
     layers = network.layers(config.size, shape_of(data.schema))
-    plan = plan_stages(worker, layers)
+    plan = plan_stages(worker, layers, cut)
     engine = Engine(
         layers,
         plan.cut,
@@ -131,7 +133,7 @@ def fit(worker: Worker, name: str, plan: StagePlan, engine: Engine, feed: Feed, 
         for step, micro_batches in enumerate(batches):
             fresh.append(engine.train_step(step, micro_batches))
             if clock.logs(step):
-                losses += read_losses(fresh, len(losses), feed, layout)
+                losses += read_losses(fresh, len(losses), name, feed, layout, events)
                 log_training(
                     events, name, losses[-len(fresh) :], len(losses), layout, begin, batches
                 )
@@ -152,12 +154,12 @@ def fit(worker: Worker, name: str, plan: StagePlan, engine: Engine, feed: Feed, 
     return Fit(tuple(losses), clock.epoch(step), *kept, seconds, batches.waited)
 
 
-def plan_stages(worker: Worker, layers: Sequence[Layer]) -> StagePlan:
-    """Decide the cut: as configured, or by measured layer times; every worker gets the same."""
+def plan_stages(worker: Worker, layers: Sequence[Layer], cut: tuple[int, ...] | None) -> StagePlan:
+    """Take the cut that is given, or choose one by measured times; the same on every worker."""
     config = worker.job.config
     stages = worker.grid.stages
     costs: list[LayerCost] = []
-    if config.grid.cut is None and stages > 1 and worker.rank == 0:
+    if cut is None and stages > 1 and worker.rank == 0:
         rows = worker.data.split_rows("train")[: worker.layout.micro_batch]
         inputs = torch.from_numpy(worker.data.codes(rows)).to(worker.device)
         costs = measure(layers, inputs, config.seed)
@@ -165,11 +167,9 @@ def plan_stages(worker: Worker, layers: Sequence[Layer]) -> StagePlan:
     parameters = tuple(
         trainable(build_layer(layer, config.seed, index)) for index, layer in enumerate(layers)
     )
-    if costs:
-        cut = balance(costs, stages)
-    else:
-        cut = config.grid.cut or (0,)
-        check_cut(cut, parameters, stages)
+    if cut is None:
+        cut = balance(costs, stages) if costs else (0,)
+    check_cut(cut, parameters, stages)
     return StagePlan(tuple(layer.name for layer in layers), parameters, cut, tuple(costs))
 
 
@@ -196,20 +196,26 @@ def keep(
 
 
 def read_losses(
-    fresh: Sequence[torch.Tensor], first_step: int, feed: Feed, layout: BatchLayout
+    fresh: Sequence[torch.Tensor],
+    first_step: int,
+    name: str,
+    feed: Feed,
+    layout: BatchLayout,
+    events: EventWriter,
 ) -> list[float]:
     """Bring losses of steps from ``first_step`` on to the host, and refuse to go on without sense.
 
     Raises:
-        TrainingDivergedError: a loss is NaN or infinite.
+        TrainingDivergedError: a loss is NaN or infinite; the samples of its batch are logged.
     """
     losses: list[float] = torch.stack(list(fresh)).flatten().tolist()
     for step, loss in enumerate(losses, start=first_step):
         if not math.isfinite(loss):
             rows = feed.rows(step, layout).tolist()
+            events.note(name, f"the loss of step {step} is {loss}; samples: {rows}")
             raise TrainingDivergedError(
-                f"the loss of step {step} is {loss}; its batch had samples {rows}. "
-                "Try a lower learning rate or optimizer.clip"
+                f"{name}: the loss of step {step} is {loss}; the samples of its batch are in "
+                f"{FILE_NAME}. Try a lower learning rate or --clip"
             )
     return losses
 

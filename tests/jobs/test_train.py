@@ -87,8 +87,9 @@ def test_a_diverging_run_stops_with_the_step_and_its_samples(
         start(danq_data, tmp_path, "wild", *SHORT, "--optimizer", "sgd", "--lr", "1e30")
     )
     assert status == 1
-    assert "TrainingDivergedError: the loss of step" in answer["error"]
-    assert "its batch had samples [" in answer["error"]
+    assert "TrainingDivergedError: danq: the loss of step" in answer["error"]
+    log = (tmp_path / "runs" / "danq" / "wild" / "metrics.jsonl").read_text()
+    assert "samples: [" in log
     assert "lower learning rate" in said
     state, tags = status_of(tmp_path, "wild")
     assert state == "FAILED"
