@@ -225,7 +225,7 @@ def _build_shard(folder_name: str, job: ShardJob, plan: BuildPlan) -> list[Shard
         present = {contigs.names[i] for i in np.unique(loci.contig)}
         columns = [
             label(loci, contigs, schema.window, task, frame[frame["chrom"].isin(present)])
-            for task, frame in zip(plan.tasks, plan.intervals, strict=True)
+            for task, frame in zip(plan.spec.tasks, plan.intervals, strict=True)
         ]
         labels = np.stack(columns, axis=1)
         sums = tuple(labels.sum(axis=0).tolist())

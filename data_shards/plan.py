@@ -39,18 +39,18 @@ class BuildPlan:
     """All that a build will do. Made without writing; a pure function of spec and source files.
 
     Attributes:
+        spec: the description it follows.
         schema: of the data set to be.
         loci: one row a sample.
         intervals: for each task a bedframe (chrom, start, end), filtered and anchored.
-        tasks: the rule of each task.
         fasta: the reference file.
         sources: identity of every file read.
     """
 
+    spec: WindowsSpec
     schema: Schema
     loci: Loci
     intervals: tuple[pd.DataFrame, ...]
-    tasks: tuple[TaskSpec, ...]
     fasta: Path
     sources: tuple[SourceFile, ...]
 
@@ -58,8 +58,7 @@ class BuildPlan:
     def identity(self) -> str:
         """A sha256 that is equal for equal input: decides whether a build can be continued."""
         digest = hashlib.sha256(self.schema.model_dump_json().encode())
-        for task in self.tasks:
-            digest.update(task.model_dump_json().encode())
+        digest.update(self.spec.model_dump_json().encode())
         for source in self.sources:
             digest.update(f"{source.name} {source.sha256}\n".encode())
         return digest.hexdigest()
@@ -102,8 +101,8 @@ def plan_windows(
         Contigs(tuple(contigs.names[i] for i in tiled), tuple(contigs.lengths[i] for i in tiled)),
         spec.reference.order,
     )
-    read: dict[tuple[Path, str | None], Intervals] = {}
     chosen: list[pd.DataFrame] = []
+    read: dict[tuple[Path, str | None], Intervals] = {}  # tasks may share a file
     for number, task in enumerate(spec.tasks, start=1):
         progress("reading", number, files)
         path = folder / task.file
@@ -114,17 +113,8 @@ def plan_windows(
             read[key] = read_intervals(path, contigs, spec.reference.naming, task.format)
         chosen.append(_choose(read[key], task, contigs, path))
     progress("reading", files, files)
-
     loci, ranges = tile(contigs, spec.windows, members)
-    for split, (start, stop) in ranges.items():
-        if start == stop:
-            names = ", ".join(contigs.names[i] for i in members[split])
-            raise InputError(
-                f"split {split!r} has no window: its contigs ({names}) are shorter than "
-                f"{spec.windows.length} bp",
-                path=spec_path,
-                remedy="give it longer contigs, or make [windows] length smaller",
-            )
+    splits = _splits(ranges, members, contigs, spec, spec_path)
     schema = Schema(
         recipe=recipe,
         alphabet=ALPHABET,
@@ -139,18 +129,34 @@ def plan_windows(
             for task in spec.tasks
         ),
         fields=_fields(),
-        splits={
-            split: Split(
-                start=ranges[split][0],
-                stop=ranges[split][1],
-                contigs=tuple(contigs.names[i] for i in members[split]),
-            )
-            for split in SPLITS
-        },
+        splits=splits,
         rows_per_shard=rows_per_shard,
         bases_per_shard=bases_per_shard,
     )
-    return BuildPlan(schema, loci, tuple(chosen), spec.tasks, fasta, tuple(sources.values()))
+    return BuildPlan(spec, schema, loci, tuple(chosen), fasta, tuple(sources.values()))
+
+
+def _splits(
+    ranges: dict[str, tuple[int, int]],
+    members: dict[str, tuple[int, ...]],
+    contigs: Contigs,
+    spec: WindowsSpec,
+    spec_path: Path | str,
+) -> dict[str, Split]:
+    """Describe the splits, or say which one has no window."""
+    splits: dict[str, Split] = {}
+    for name in SPLITS:
+        start, stop = ranges[name]
+        names = tuple(contigs.names[i] for i in members[name])
+        if start == stop:
+            raise InputError(
+                f"split {name!r} has no window: its contigs ({', '.join(names)}) are shorter than "
+                f"{spec.windows.length} bp",
+                path=spec_path,
+                remedy="give it longer contigs, or make [windows] length smaller",
+            )
+        splits[name] = Split(start=start, stop=stop, contigs=names)
+    return splits
 
 
 def _members(

@@ -188,55 +188,69 @@ def data_check(
     run(json_, lambda console: check_dataset(data, console))
 
 
+Data = Annotated[Path, typer.Option(help="The data set (X.zarr).")]
+Stages = Annotated[int | None, typer.Option(help="Pipeline stages. [default: 1]")]
+Replicas = Annotated[int | None, typer.Option(help="Copies of the pipeline. [default: 1]")]
+Size = Annotated[str | None, typer.Option(help="Variant of the network. [default: paper]")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Samples an optimizer step, over all replicas.")
+]
+MicroBatches = Annotated[
+    int | None,
+    typer.Option(help="Micro-batches a replica. [default: what divides, up to 4 a stage]"),
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training split.")]
+Optimizer = Annotated[Literal["sgd", "adamw", "rmsprop"] | None, typer.Option()]
+LearningRate = Annotated[float | None, typer.Option(help="Learning rate.")]
+Momentum = Annotated[
+    float | None, typer.Option(help="Momentum of SGD and RMSprop, beta1 of AdamW.")
+]
+WeightDecay = Annotated[
+    float | None, typer.Option(help="L2 penalty; for AdamW decoupled. [default: 0]")
+]
+Clip = Annotated[
+    float | None, typer.Option(help="Clip the gradient's global norm to this. [default: 0, do not]")
+]
+Seed = Annotated[
+    int | None, typer.Option(help="Of sample order, initial weights and dropout. [default: 0]")
+]
+DeviceName = Annotated[
+    Literal["cpu", "gpu"] | None,
+    typer.Option(help="[default: gpu where every worker can have one]"),
+]
+Baselines = Annotated[
+    bool | None,
+    typer.Option("--baselines/--no-baselines", help="Also run the recipe's baselines."),
+]
+Config = Annotated[
+    Path | None, typer.Option(help="TOML file with any of the settings; flags win over it.")
+]
+Experiment = Annotated[str | None, typer.Option(help="[default: the recipe's name]")]
+RunName = Annotated[str | None, typer.Option(help="Name of the run. [default: made up]")]
+
+
 @app.command()
 def train(
     recipe: RecipeName,
-    data: Annotated[Path, typer.Option(help="The data set (X.zarr).")],
-    stages: Annotated[int | None, typer.Option(help="Pipeline stages. [default: 1]")] = None,
-    replicas: Annotated[
-        int | None, typer.Option(help="Copies of the pipeline. [default: 1]")
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Variant of the network. [default: paper]")
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Samples an optimizer step, over all replicas."),
-    ] = None,
-    micro_batches: Annotated[
-        int | None,
-        typer.Option(help="Micro-batches a replica. [default: what divides, up to 4 a stage]"),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
-    optimizer: Annotated[Literal["sgd", "adamw", "rmsprop"] | None, typer.Option()] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    momentum: Annotated[
-        float | None,
-        typer.Option(help="Momentum of SGD and RMSprop, beta1 of AdamW."),
-    ] = None,
-    weight_decay: Annotated[float | None, typer.Option()] = None,
-    clip: Annotated[
-        float | None, typer.Option(help="Clip the gradient's global norm to this; 0: do not.")
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Of sample order, initial weights and dropout. [default: 0]"),
-    ] = None,
-    device: Annotated[
-        Literal["cpu", "gpu"] | None,
-        typer.Option(help="[default: gpu where every worker can have one]"),
-    ] = None,
-    baselines: Annotated[
-        bool | None,
-        typer.Option("--baselines/--no-baselines", help="Also run the recipe's baselines."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="TOML file with any of the settings; flags win over it."),
-    ] = None,
+    data: Data,
+    stages: Stages = None,
+    replicas: Replicas = None,
+    size: Size = None,
+    batch_size: BatchSize = None,
+    micro_batches: MicroBatches = None,
+    epochs: Epochs = None,
+    optimizer: Optimizer = None,
+    lr: LearningRate = None,
+    momentum: Momentum = None,
+    weight_decay: WeightDecay = None,
+    clip: Clip = None,
+    seed: Seed = None,
+    device: DeviceName = None,
+    baselines: Baselines = None,
+    config: Config = None,
     runs: Runs = Path("runs"),
-    experiment: Annotated[str | None, typer.Option(help="[default: the recipe's name]")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run. [default: made up]")] = None,
+    experiment: Experiment = None,
+    name: RunName = None,
     json_: Json = False,
 ) -> None:
     """Train, test, compare with baselines, log it all.

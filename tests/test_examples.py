@@ -53,11 +53,11 @@ def test_start_sites_and_fragments_are_labelled_as_counted_by_hand(
     schema, contigs = plan.schema, plan.schema.reference
     rows = slice(schema.splits["test"].start, schema.splits["test"].stop)
     loci = plan.loci.rows(rows.start, rows.stop)
-    names = [task.name for task in plan.tasks]
+    tasks = plan.spec.tasks
     found = {
-        name: label(loci, contigs, schema.window, plan.tasks[i], plan.intervals[i])
-        for i, name in enumerate(names)
-        if name in ("tss", "open_chromatin")
+        task.name: label(loci, contigs, schema.window, task, intervals)
+        for task, intervals in zip(tasks, plan.intervals, strict=True)
+        if task.name in ("tss", "open_chromatin")
     }
     for row in range(0, len(loci), 37):
         contig = contigs.names[loci.contig[row]]
