@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from data_shards.schema import Schema
+from jobs.tracking import using_store
 from trainer.config import RunConfig
 from trainer.recipe import build_layer, shape_of
 from trainer.recipes import get_recipe
@@ -49,8 +50,8 @@ def log_model(network: nn.Module, schema: Schema, experiment: str, run_id: str, 
         Columns([TensorSpec(np.dtype("float32"), (-1, tasks))]),
     )
     example = np.zeros((2, length), dtype=np.uint8)
-    mlflow.set_tracking_uri(uri)
     with (
+        using_store(uri),
         warnings.catch_warnings(),
         contextlib.redirect_stderr(io.StringIO()),  # it tells of each step
         mlflow.start_run(run_id=run_id),

@@ -13,7 +13,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 DATABASE = "mlflow.db"
+_URI = "MLFLOW_TRACKING_URI"
 _POLL = 0.3  # seconds between looks at the event log
 _BATCH = 1000  # MLflow's limit of metrics a request
 _RETRY = 5.0  # seconds until a failed delivery is tried again
@@ -34,7 +36,7 @@ _KIND = "custom_model_development"  # shows the pages for training, not those fo
 
 def tracking_uri(runs: Path) -> str:
     """Return the tracking store: ``MLFLOW_TRACKING_URI`` if set, else sqlite in the runs folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.resolve() / DATABASE}"
+    return os.environ.get(_URI) or f"sqlite:///{runs.resolve() / DATABASE}"
 
 
 def open_store(runs: Path) -> MlflowClient:
@@ -58,6 +60,25 @@ def open_store(runs: Path) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)  # creates the tables
     return client
+
+
+@contextmanager
+def using_store(uri: str) -> Iterator[None]:
+    """Let MLflow's fluent functions use a store, inside this block only.
+
+    MLflow keeps the store in a global and in the environment of the process, where it would decide
+    for whatever runs next.
+    """
+    import mlflow
+
+    before = os.environ.get(_URI)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)
+        if before is not None:
+            os.environ[_URI] = before
 
 
 def start_run(

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from jobs import tracking
-from jobs.tracking import Delivery, log_dataset, log_parameters, open_store, start_run
+from jobs.tracking import (
+    Delivery,
+    log_dataset,
+    log_parameters,
+    open_store,
+    start_run,
+    tracking_uri,
+    using_store,
+)
 from trainer.events import Event, EventWriter
 
 
@@ -110,6 +120,19 @@ def test_a_run_has_its_parameters_tags_data_set_and_kind(
     experiment = client.get_experiment_by_name("exp")
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert experiment.artifact_location == (tmp_path / "artifacts" / "exp").as_uri()
+
+
+@pytest.mark.parametrize("before", [None, "sqlite:////elsewhere.db"])
+def test_the_fluent_store_is_ours_inside_the_block_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    if before is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", before)
+    outside = tracking_uri(tmp_path)
+    with using_store("sqlite:////inside.db"):
+        assert mlflow.get_tracking_uri() == "sqlite:////inside.db"
+    assert tracking_uri(tmp_path) == outside
+    assert os.environ.get("MLFLOW_TRACKING_URI") == before
 
 
 @pytest.mark.slow

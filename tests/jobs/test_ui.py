@@ -77,14 +77,18 @@ def test_a_browser_finds_the_run_its_parameters_curves_and_figures(demo: Demo, u
         see(page, "cut.danq")
         page.goto(f"{url}/#/experiments/1/runs/{run_id}/model-metrics")
         search = page.get_by_placeholder("Search metric charts")
-        for metric, section, chart in (
-            ("train/loss", "train (1)", "loss"),
-            ("valid/auroc/", "valid/auroc (4)", "a_before_b_near"),
-            ("6-mer-lr/test/aupr/", "6-mer-lr/test/aupr (4)", "motif_a"),
+        for curve in (
+            "train/loss",
+            "valid/loss",
+            "valid/auroc/a_before_b",
+            "danq-no-lstm/train/loss",
         ):
-            search.fill(metric)
-            see(page, section)
-            see(page, chart)
+            search.fill(curve)
+            see(page, f"{name} ({curve})")
+        for score in ("test/auroc/motif_b", "6-mer-lr/test/aupr/motif_a"):
+            search.fill(score)
+            chart = page.get_by_role("heading", name=score.split("/")[-1], exact=True).first
+            expect(chart).to_be_visible(timeout=60_000)
         page.goto(f"{url}/#/experiments/1/runs/{run_id}/system-metrics")
         see(page, "cpu_utilization_percentage")
         for figure in ("training", "roc", "precision_recall", "stages", "comparison"):
