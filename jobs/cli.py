@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(
     help="Make, show and check data sets.", no_args_is_help=True, rich_markup_mode=None
@@ -361,5 +363,10 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script; a polite kill ends a command as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
     app()

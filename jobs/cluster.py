@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ def cluster() -> Iterator[Cluster]:
     if ray.is_initialized():  # a command that runs within another one shares its cluster
         yield _describe(local=False)
         return
+    handler = signal.getsignal(signal.SIGTERM)
     if address is not None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
@@ -60,6 +62,8 @@ def cluster() -> Iterator[Cluster]:
             logging_level=logging.ERROR,
             num_cpus=os.cpu_count(),
         )
+    # Ray installs a handler that prints a stack and aborts; a plain kill shall end us in order.
+    signal.signal(signal.SIGTERM, handler)
     try:
         yield _describe(local=address is None)
     finally:

@@ -108,12 +108,15 @@ def wait_for_training(process: subprocess.Popen[str], folder: Path, name: str) -
 LONG = ("--size", "small", "--epochs", "500", "--no-baselines", "--stages", "2")
 
 
-def test_ctrl_c_ends_the_run_its_workers_and_its_page(danq_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
+def test_an_interrupt_ends_the_run_its_workers_and_its_page(
+    danq_data: Path, tmp_path: Path, how: signal.Signals
+) -> None:
     process = start(danq_data, tmp_path, "stopped", *LONG)
     wait_for_training(process, tmp_path, "stopped")
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) > 2
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     status, answer, _ = finish(process)
     assert status == 130
     assert answer["error"] == "interrupted"

@@ -38,7 +38,7 @@ def url(demo: Demo) -> Iterator[str]:
     assert server.stdout is not None
     answer = json.loads(server.stdout.readline())
     yield answer["url"]
-    server.send_signal(signal.SIGINT)
+    server.send_signal(signal.SIGTERM)  # Ctrl-C comes the same way; a plain kill must too
     assert server.wait(timeout=30) == 0
     with pytest.raises(ProcessLookupError):
         os.killpg(server.pid, 0)
