@@ -10,10 +10,10 @@ import numpy as np
 
 from data_shards.dataset import WindowsDataset
 from data_shards.errors import CorruptDataError
-from data_shards.manifest import verify
-from data_shards.plan import Progress
+from data_shards.loci import SPLITS
+from data_shards.progress import Progress, silent
 from data_shards.sequence import UNKNOWN
-from data_shards.windows import SPLITS
+from data_shards.store.manifest import verify
 
 _ROWS = 1 << 20  # rows looked at together: bounds memory
 
@@ -27,7 +27,7 @@ class Finding:
     detail: str
 
 
-def check(path: Path, progress: Progress = lambda *_: None) -> list[Finding]:
+def check(path: Path, progress: Progress = silent) -> list[Finding]:
     """Run every check on a data set; later ones are left out if the files are damaged.
 
     Raises:

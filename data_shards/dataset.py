@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from data_shards.bits import unpack
 from data_shards.errors import CorruptDataError
-from data_shards.manifest import ShardRecord, read_manifest, verify
-from data_shards.schema import Attributes, Schema, fingerprint, read_attributes
+from data_shards.loci import Loci
 from data_shards.sequence import Codes, reverse_complement
-from data_shards.shards import map_shards
-from data_shards.windows import Loci, unpack
+from data_shards.store.manifest import ShardRecord, read_manifest, verify
+from data_shards.store.schema import Attributes, Schema, fingerprint, read_attributes
+from data_shards.store.shards import map_shards
 
 
 class WindowsDataset:

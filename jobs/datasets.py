@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from data_shards.build import build, refuse_existing
+from data_shards.build.run import build, refuse_existing
+from data_shards.build.windows_plan import plan_windows
+from data_shards.build.windows_spec import read_spec
 from data_shards.check import check
 from data_shards.dataset import WindowsDataset
 from data_shards.errors import InputError
-from data_shards.plan import plan_windows
 from data_shards.sequence import decode
-from data_shards.spec import read_spec
 from jobs.cluster import cluster
 from jobs.console import Console
 from jobs.provenance import command_line

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from data_shards.schema import Schema
+from data_shards.store.schema import Schema
 from jobs.tracking import using_store
 from trainer.config import RunConfig
 from trainer.recipe import build_layer, shape_of

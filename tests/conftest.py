@@ -49,9 +49,9 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def danq_data(simulated: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data set built from the simulated files. Not to be changed by tests."""
-    from data_shards.build import build
-    from data_shards.plan import plan_windows
-    from data_shards.spec import read_spec
+    from data_shards.build.run import build
+    from data_shards.build.windows_plan import plan_windows
+    from data_shards.build.windows_spec import read_spec
 
     out = tmp_path_factory.mktemp("built") / "genome.zarr"
     spec = simulated / "danq.toml"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.plan import BuildPlan, plan_windows
-from data_shards.spec import read_spec
-from data_shards.windows import label
+from data_shards.build.windows import label
+from data_shards.build.windows_plan import BuildPlan, plan_windows
+from data_shards.build.windows_spec import read_spec
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "yeast.toml"
 

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import (
     binary_roc,
 )
 
-from data_shards.schema import TaskEntry
+from data_shards.store.schema import TaskEntry
 
 IGNORED = -1  # the target of a sample that a task is not scored on
 _CURVE_POINTS = 400

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from data_shards.hashing import key
-from data_shards.schema import Schema
+from data_shards.store.schema import Schema
 from trainer.layers import KeyedDropout
 
 

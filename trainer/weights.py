@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from data_shards.errors import CorruptDataError
-from data_shards.manifest import checksums
+from data_shards.store.manifest import checksums
 
 INDEX = "index.json"
 

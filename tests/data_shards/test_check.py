@@ -11,8 +11,8 @@ import zarr
 
 from data_shards.check import check
 from data_shards.dataset import WindowsDataset
-from data_shards.manifest import checksums, write_manifest
-from data_shards.schema import ATTRIBUTE, fingerprint
+from data_shards.store.manifest import checksums, write_manifest
+from data_shards.store.schema import ATTRIBUTE, fingerprint
 
 
 def test_a_good_data_set_has_no_fault(danq_data: Path) -> None:

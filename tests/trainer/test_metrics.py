@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from data_shards.schema import TaskEntry
+from data_shards.store.schema import TaskEntry
 from trainer.metrics import IGNORED, mask_targets, score
 
 

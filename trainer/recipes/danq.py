@@ -26,7 +26,7 @@ from trainer.layers import BASES, BiLSTM, ConvPool, Dense, KeyedDropout, OneHot
 from trainer.recipe import EstimatorBaseline, Layer, Network, Recipe, Shape
 
 # What a sample is and how raw files become samples: a window of the reference and one bit a task,
-# set where the task's intervals cover its centre. See data_shards.spec.WindowsSpec.
+# set where the task's intervals cover its centre. See data_shards.build.windows_spec.WindowsSpec.
 
 # The layers -------------------------------------------------------------------------------------
 
@@ -254,7 +254,7 @@ def _write_motifs(path: Path, motifs: Mapping[str, npt.NDArray[np.float64]]) -> 
 
 
 def _spec() -> dict[str, Any]:
-    """Return the description of the simulated data set (data_shards.spec.WindowsSpec)."""
+    """Return the description of the simulated data set (see ``WindowsSpec``)."""
     both = ["motif_a", "motif_b"]
     return {
         "reference": {"fasta": "genome.fa"},

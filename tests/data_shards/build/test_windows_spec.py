@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.build.windows_spec import read_spec
 from data_shards.errors import InputError
-from data_shards.spec import read_spec
 
 GOOD = """
 [reference]

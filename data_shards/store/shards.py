@@ -20,7 +20,7 @@ import zarr
 from zarr.codecs import BytesCodec, ShardingCodec
 
 from data_shards.errors import CorruptDataError
-from data_shards.manifest import ShardRecord
+from data_shards.store.manifest import ShardRecord
 
 # Mapping needs data parts that are whole memory pages (4 KiB, on some machines 16 or 64 KiB).
 ROW_QUANTUM = 4096

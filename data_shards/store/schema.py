@@ -28,9 +28,9 @@ from pydantic import Field
 from data_shards.contigs import Contigs
 from data_shards.documents import Document, parse
 from data_shards.errors import CorruptDataError, InputError
-from data_shards.manifest import ShardRecord
+from data_shards.loci import WindowSpec
 from data_shards.sources.files import SourceFile
-from data_shards.spec import WindowSpec
+from data_shards.store.manifest import ShardRecord
 
 SCHEMA_VERSION = 1
 ATTRIBUTE = "replisome"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.build.windows_plan import plan_windows
+from data_shards.build.windows_spec import read_spec
 from data_shards.errors import InputError
-from data_shards.plan import plan_windows
-from data_shards.spec import read_spec
 
 
 @pytest.fixture

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from data_shards.build.windows import select, tile
+from data_shards.build.windows_spec import TaskSpec, WindowsSpec
 from data_shards.contigs import Contigs
 from data_shards.errors import InputError
-from data_shards.schema import (
+from data_shards.loci import SPLITS, Loci
+from data_shards.progress import Progress, silent
+from data_shards.sequence import ALPHABET
+from data_shards.sources.fasta import check_order, scan_fasta
+from data_shards.sources.files import SourceFile, identify
+from data_shards.sources.intervals import Intervals, read_intervals
+from data_shards.store.schema import (
     ContigEntry,
     FieldEntry,
     Schema,
     Split,
     TaskEntry,
 )
-from data_shards.sequence import ALPHABET
-from data_shards.shards import SHARD_BYTES
-from data_shards.sources.fasta import check_order, scan_fasta
-from data_shards.sources.files import SourceFile, identify
-from data_shards.sources.intervals import Intervals, read_intervals
-from data_shards.spec import TaskSpec, WindowsSpec
-from data_shards.windows import SPLITS, Loci, select, tile
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+from data_shards.store.shards import SHARD_BYTES
 
 # A shard's rows must be whole memory pages in every array, also where pages are 64 KiB.
 ROWS_PER_SHARD = 1 << 16
@@ -70,7 +68,7 @@ def plan_windows(
     *,
     recipe: str,
     spec_path: Path | str,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     rows_per_shard: int = ROWS_PER_SHARD,
     bases_per_shard: int = SHARD_BYTES,
 ) -> BuildPlan:

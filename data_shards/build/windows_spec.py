@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from data_shards.contigs import Naming, NamingRule
 from data_shards.documents import Document, parse, read_toml
+from data_shards.loci import WindowSpec
 from data_shards.sources.fasta import ContigOrder
 from data_shards.sources.intervals import IntervalFormat
 
@@ -39,33 +40,6 @@ class ReferenceSpec(Document):
     def naming(self) -> Naming:
         """The naming rule as a pure function of a name."""
         return Naming(self.interval_contigs, tuple(self.renames.items()))
-
-
-class WindowSpec(Document):
-    """Tiling: windows of ``length`` bp every ``stride`` bp, labelled by their central ``center``.
-
-    The defaults are DeepSEA's: 1,000 bp around a 200-bp bin, bins end to end.
-    """
-
-    length: int = Field(1000, ge=1)
-    center: int = Field(200, ge=1)
-    stride: int = Field(200, ge=1)
-    strands: Literal["+", "both"] = Field(
-        "+", description='"both" adds the reverse complement of each window as a sample of its own'
-    )
-
-    @property
-    def flank(self) -> int:
-        """Context on either side of the centre, bp."""
-        return (self.length - self.center) // 2
-
-    @model_validator(mode="after")
-    def _center_fits(self) -> Self:
-        if self.center > self.length or (self.length - self.center) % 2:
-            raise ValueError(
-                f"center ({self.center}) must fit into length ({self.length}) with equal flanks"
-            )
-        return self
 
 
 class TaskSpec(Document):

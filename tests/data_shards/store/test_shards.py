@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_shards.errors import CorruptDataError
-from data_shards.manifest import (
+from data_shards.store.manifest import (
     ShardRecord,
     checksums,
     read_manifest,
     verify,
     write_manifest,
 )
-from data_shards.shards import ROW_QUANTUM, create_array, map_shards, write_shard
+from data_shards.store.shards import ROW_QUANTUM, create_array, map_shards, write_shard
 
 
 def write_array(folder: Path, name: str, values: npt.NDArray[np.generic]) -> list[ShardRecord]:

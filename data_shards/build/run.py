@@ -23,19 +23,21 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from data_shards.bits import pack
+from data_shards.build.windows import label
+from data_shards.build.windows_plan import BuildPlan
 from data_shards.errors import InputError
-from data_shards.manifest import ShardRecord, checksums, verify, write_manifest
-from data_shards.plan import BuildPlan, Progress
-from data_shards.schema import (
+from data_shards.progress import Progress, silent
+from data_shards.sources.fasta import read_codes, stage_fasta
+from data_shards.store.manifest import ShardRecord, checksums, verify, write_manifest
+from data_shards.store.schema import (
     ATTRIBUTE,
     PARTIAL_SUFFIX,
     Attributes,
     Provenance,
     fingerprint,
 )
-from data_shards.shards import create_array, write_shard
-from data_shards.sources.fasta import read_codes, stage_fasta
-from data_shards.windows import label, pack
+from data_shards.store.shards import create_array, write_shard
 
 _STAGING, _DONE, _LOCK, _IDENTITY = ".staging", ".done", ".lock", ".identity"
 _LIBRARIES = ("replisome", "zarr", "numpy", "pysam", "bioframe", "pyarrow")
@@ -74,13 +76,11 @@ def refuse_existing(out: Path) -> None:
         )
 
 
-def build(
-    plan: BuildPlan, out: Path, *, command: str, progress: Progress = lambda *_: None
-) -> Attributes:
+def build(plan: BuildPlan, out: Path, *, command: str, progress: Progress = silent) -> Attributes:
     """Build a planned data set on the connected Ray cluster, or continue a killed build of it.
 
     Args:
-        plan: from :func:`data_shards.plan.plan_windows`.
+        plan: from :func:`data_shards.build.windows_plan.plan_windows`.
         out: where the data set shall be; on storage that all nodes share.
         command: how the build was asked for, for the provenance.
         progress: told how many shards are done.

@@ -14,12 +14,12 @@ import pysam
 import pytest
 import zarr
 
-from data_shards.build import build
+from data_shards.build.run import build
+from data_shards.build.windows_plan import BuildPlan, plan_windows
+from data_shards.build.windows_spec import read_spec
 from data_shards.dataset import WindowsDataset
 from data_shards.errors import CorruptDataError, InputError
-from data_shards.plan import BuildPlan, plan_windows
 from data_shards.sequence import decode
-from data_shards.spec import read_spec
 
 SMALL = 4096  # rows and bases a shard: many shards from little data
 
@@ -141,7 +141,7 @@ def test_leftovers_of_a_build_killed_at_its_start_are_no_hindrance(
 BUILDER = """
 import sys, time
 from pathlib import Path
-from data_shards.build import build
+from data_shards.build.run import build
 from tests.data_shards.test_build import make_plan, SMALL
 from jobs.cluster import cluster
 raw, out = map(Path, sys.argv[1:])

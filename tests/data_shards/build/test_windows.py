@@ -6,10 +6,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_shards.bits import pack, unpack
+from data_shards.build.windows import label, select, tile
+from data_shards.build.windows_spec import TaskSpec
 from data_shards.contigs import Contigs
+from data_shards.loci import SPLITS, WindowSpec
 from data_shards.sources.intervals import Intervals
-from data_shards.spec import TaskSpec, WindowSpec
-from data_shards.windows import SPLITS, label, pack, select, tile, unpack
 
 CONTIGS = Contigs(("a", "b", "c", "d"), (403, 250, 90, 300))
 MEMBERS = {"train": (0, 2), "valid": (1,), "test": (3,)}

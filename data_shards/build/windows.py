@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_shards.build.windows_spec import TaskSpec
 from data_shards.contigs import Contigs
+from data_shards.loci import SPLITS, Loci, WindowSpec
 from data_shards.sources.intervals import Intervals
-from data_shards.spec import TaskSpec, WindowSpec
-
-SPLITS = ("train", "valid", "test")
-
-
-@dataclass(frozen=True)
-class Loci:
-    """A table of windows; row i of it is sample i. All arrays have shape (samples,).
-
-    Attributes:
-        contig: int32, number of the contig in the reference.
-        start: int64, first base of the window, 0-based on the forward strand.
-        strand: int8, +1 or -1 (then the sequence is read as its reverse complement).
-        split: uint8, index into :data:`SPLITS`. Rows of one split are contiguous.
-    """
-
-    contig: npt.NDArray[np.int32]
-    start: npt.NDArray[np.int64]
-    strand: npt.NDArray[np.int8]
-    split: npt.NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def rows(self, start: int, stop: int) -> Loci:
-        """Rows ``start`` to ``stop`` (exclusive) as a table of their own."""
-        part = slice(start, stop)
-        return Loci(self.contig[part], self.start[part], self.strand[part], self.split[part])
 
 
 def tile(
@@ -148,16 +121,3 @@ def label(
     covered = bioframe.coverage(centers, intervals)["coverage"].to_numpy()
     needed = task.min_overlap if task.min_overlap is not None else -(-window.center // 2)
     return np.asarray(covered >= needed)
-
-
-def pack(labels: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Pack labels, shape (samples, tasks), into bits, shape (samples, ceil(tasks / 8)).
-
-    Task t is bit ``t % 8`` (least significant first) of byte ``t // 8``.
-    """
-    return np.packbits(labels, axis=1, bitorder="little")
-
-
-def unpack(packed: npt.NDArray[np.uint8], tasks: int) -> npt.NDArray[np.uint8]:
-    """Undo :func:`pack`: uint8 zeros and ones, shape (samples, tasks)."""
-    return np.unpackbits(packed, axis=1, count=tasks, bitorder="little")

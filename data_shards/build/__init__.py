@@ -1,0 +1,1 @@
+"""From a description and raw files to a finished data set."""
