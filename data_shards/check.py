@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from data_shards.errors import CorruptDataError
 from data_shards.loci import SPLITS
 from data_shards.progress import Progress, silent
@@ -34,7 +34,7 @@ def check(path: Path, progress: Progress = silent) -> list[Finding]:
         InputError: there is no finished data set at ``path``.
     """
     try:
-        data = WindowsDataset(path)
+        data = ShardedDataset(path)
         faults = []
         for number, shard in enumerate(data.shards, start=1):
             if fault := verify(path, shard, content=True):
@@ -48,7 +48,7 @@ def check(path: Path, progress: Progress = silent) -> list[Finding]:
     findings = [
         Finding("files", True, f"{len(data.shards)} shards, {size:,} bytes, checksums agree")
     ]
-    checks: tuple[Callable[[WindowsDataset], list[Finding]], ...] = (
+    checks: tuple[Callable[[ShardedDataset], list[Finding]], ...] = (
         _check_codes,
         _check_loci,
         _check_splits,
@@ -60,7 +60,7 @@ def check(path: Path, progress: Progress = silent) -> list[Finding]:
     return findings
 
 
-def _check_codes(data: WindowsDataset) -> list[Finding]:
+def _check_codes(data: ShardedDataset) -> list[Finding]:
     reference = data.reference
     unknown = 0
     for start in range(0, len(reference), _ROWS):
@@ -72,7 +72,7 @@ def _check_codes(data: WindowsDataset) -> list[Finding]:
     return [Finding("reference", True, f"{len(reference):,} bases, {share:.2%} unknown (N)")]
 
 
-def _check_loci(data: WindowsDataset) -> list[Finding]:
+def _check_loci(data: ShardedDataset) -> list[Finding]:
     loci, schema = data.loci, data.schema
     lengths = np.array(schema.reference.lengths, dtype=np.int64)
     known = (loci.contig >= 0) & (loci.contig < len(lengths))
@@ -91,7 +91,7 @@ def _check_loci(data: WindowsDataset) -> list[Finding]:
     return [Finding("loci", True, f"{detail}, none twice")]
 
 
-def _check_splits(data: WindowsDataset) -> list[Finding]:
+def _check_splits(data: ShardedDataset) -> list[Finding]:
     loci, schema = data.loci, data.schema
     findings: list[Finding] = []
     seen: dict[int, str] = {}
@@ -113,7 +113,7 @@ def _check_splits(data: WindowsDataset) -> list[Finding]:
     ]
 
 
-def _check_labels(data: WindowsDataset) -> list[Finding]:
+def _check_labels(data: ShardedDataset) -> list[Finding]:
     schema = data.schema
     findings: list[Finding] = []
     for shard in data.shards:

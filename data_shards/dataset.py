@@ -1,26 +1,32 @@
-"""Reading a finished windows data set: batches by vectorised gathers from mapped shards."""
+"""Reading a finished data set: batches by vectorised gathers from mapped shards."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import sliding_window_view
 
 from data_shards.bits import unpack
 from data_shards.errors import CorruptDataError
+from data_shards.gather import Ragged, Rows, gather, ragged
 from data_shards.loci import Loci
-from data_shards.sequence import Codes, reverse_complement
+from data_shards.order import SampleOrder
+from data_shards.sequence import Codes
 from data_shards.store.manifest import ShardRecord, read_manifest, verify
+from data_shards.store.reader import ArrayReader, MappedArray
 from data_shards.store.schema import Attributes, Schema, fingerprint, read_attributes
 from data_shards.store.shards import map_shards
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class WindowsDataset:
-    """A finished windows data set, read-only.
+
+class ShardedDataset:
+    """A finished data set, read-only.
 
     Opening compares every shard's presence and size, and the manifest's fingerprint, with the
     attributes. The first use of an array verifies the checksums of its shards (several GB/s), so a
@@ -41,6 +47,7 @@ class WindowsDataset:
         self.path = path
         self.attributes: Attributes = read_attributes(path)
         self.shards: list[ShardRecord] = read_manifest(path)
+        self._opened: dict[str, ArrayReader] = {}
         found = fingerprint(self.schema, self.shards)
         if found != self.attributes.fingerprint:
             raise CorruptDataError(
@@ -56,44 +63,89 @@ class WindowsDataset:
         """What is in the data set."""
         return self.attributes.schema_
 
+    @property
+    def opened(self) -> frozenset[str]:
+        """Names of the arrays that have been touched."""
+        return frozenset(self._opened)
+
+    def gather(self, field: str, rows: Rows) -> npt.NDArray[Any]:
+        """Read one field of some samples.
+
+        Args:
+            field: name of the field.
+            rows: sample numbers, int64, shape (batch,), in any order.
+
+        Returns:
+            Shape (batch, *shape of the field): codes, bits or numbers as the schema says; ragged
+            fields are padded to the longest sample, sparse ones are made dense.
+
+        Raises:
+            InputError: there is no such field.
+            CorruptDataError: a shard of its arrays changed.
+        """
+        return gather(self.schema.field(field), self.schema, self.array, rows)
+
+    def ragged(self, field: str, rows: Rows) -> Ragged:
+        """Read a ragged field without padding."""
+        return ragged(self.schema.field(field), self.array, rows)
+
+    def batches(
+        self,
+        order: SampleOrder,
+        *,
+        split: str,
+        batch_size: int,
+        start: int = 0,
+        stop: int,
+        replica: int = 0,
+        replicas: int = 1,
+        fields: Sequence[str],
+    ) -> Iterator[dict[str, Tensor]]:
+        """Read the batches of optimizer steps ``start`` to ``stop`` (exclusive).
+
+        Args:
+            order: of the samples of the split.
+            split: name of the split.
+            batch_size: samples of a step over all replicas; a multiple of ``replicas``.
+            start: first step; any step costs the same to begin at.
+            stop: end step.
+            replica: number of the replica that reads, 0-based.
+            replicas: how many there are.
+            fields: what to read; nothing else is touched.
+
+        Yields:
+            For each step one tensor a field, shape (batch_size / replicas, *shape of the field).
+
+        Raises:
+            ValueError: the order is of another number of samples, or the batch does not divide.
+        """
+        import torch  # readers without torch are possible: everything else here is numpy
+
+        entry = self.schema.split(split)
+        if order.rows != entry.samples:
+            raise ValueError(f"an order of {order.rows} rows for a split of {entry.samples}")
+        if batch_size % replicas:
+            raise ValueError(f"batch_size {batch_size} is no multiple of {replicas} replicas")
+        share = batch_size // replicas
+        for step in range(start, stop):
+            rows = entry.start + order.ids(step * batch_size + replica * share, share)
+            yield {name: torch.from_numpy(self.gather(name, rows)) for name in fields}
+
     @cached_property
     def loci(self) -> Loci:
         """The table of windows."""
-        return Loci(*(self._map(name) for name in ("contig", "start", "strand", "split")))
+        return Loci(*(self.whole(name) for name in ("contig", "start", "strand", "split")))
 
-    @cached_property
+    @property
     def reference(self) -> Codes:
         """All contigs end to end, uint8 codes, shape (bases,)."""
-        return self._map("reference")
+        return self.whole("reference")
 
-    def codes(self, rows: npt.NDArray[np.int64]) -> Codes:
-        """Read sequences.
+    def labels(self, rows: Rows) -> npt.NDArray[np.uint8]:
+        """Read the field ``labels`` as zeros and ones, uint8, shape (batch, tasks)."""
+        return unpack(self.gather("labels", rows), len(self.schema.field("labels").names))
 
-        Args:
-            rows: sample numbers, shape (batch,).
-
-        Returns:
-            uint8 codes, shape (batch, window length).
-        """
-        loci = self.loci
-        offsets = self.schema.reference.offsets
-        begin = offsets[loci.contig[rows]] + loci.start[rows]
-        codes: Codes = self._windows[begin]
-        backward = loci.strand[rows] < 0
-        if backward.any():
-            codes[backward] = reverse_complement(codes[backward])
-        return codes
-
-    def packed_labels(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Read labels as stored: bits, uint8, shape (batch, ceil(tasks / 8))."""
-        packed: npt.NDArray[np.uint8] = self._labels[rows]
-        return packed
-
-    def labels(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Read labels as zeros and ones, uint8, shape (batch, tasks)."""
-        return unpack(self.packed_labels(rows), len(self.schema.tasks))
-
-    def split_rows(self, split: str) -> npt.NDArray[np.int64]:
+    def split_rows(self, split: str) -> Rows:
         """Return the sample numbers of a split, in stored order, int64.
 
         Raises:
@@ -109,18 +161,19 @@ class WindowsDataset:
             for split in self.schema.splits
         }
 
-    @cached_property
-    def _labels(self) -> npt.NDArray[np.uint8]:
-        return self._map("labels")
+    def whole(self, array: str) -> npt.NDArray[Any]:
+        """Return an array of the group as one mapped numpy array."""
+        reader = self.array(array)
+        if not isinstance(reader, MappedArray):
+            raise TypeError(f"array {array!r} is streamed, not mapped")
+        return reader.array
 
-    @cached_property
-    def _windows(self) -> Codes:
-        """Every window of the reference as a view, shape (bases - length + 1, length)."""
-        return sliding_window_view(self.reference, self.schema.window.length)
-
-    def _map(self, array: str) -> npt.NDArray[Any]:
-        shards = [shard for shard in self.shards if shard.array == array]
-        for shard in shards:
-            if fault := verify(self.path, shard, content=True):
-                raise CorruptDataError(fault)
-        return map_shards(self.path, array, shards)
+    def array(self, name: str) -> ArrayReader:
+        """Open an array of the group, verifying its shards; the same object ever after."""
+        if name not in self._opened:
+            shards = [shard for shard in self.shards if shard.array == name]
+            for shard in shards:
+                if fault := verify(self.path, shard, content=True):
+                    raise CorruptDataError(fault)
+            self._opened[name] = MappedArray(map_shards(self.path, name, shards))
+        return self._opened[name]

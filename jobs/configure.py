@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from data_shards.documents import read_toml
 from data_shards.errors import InputError
 from trainer.config import RunConfig, resolve
@@ -43,7 +43,7 @@ def configure(recipe_name: str, file: Path | None, flags: Mapping[str, Any]) -> 
     )
 
 
-def preflight(config: RunConfig, data: WindowsDataset) -> None:
+def preflight(config: RunConfig, data: ShardedDataset) -> None:
     """Find what would fail later, before anything is started.
 
     Raises:

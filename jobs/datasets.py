@@ -12,7 +12,7 @@ from data_shards.build.run import build, refuse_existing
 from data_shards.build.windows_plan import plan_windows
 from data_shards.build.windows_spec import read_spec
 from data_shards.check import check
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from data_shards.errors import InputError
 from data_shards.sequence import decode
 from jobs.cluster import cluster
@@ -70,7 +70,7 @@ def build_dataset(
 
 def show_dataset(path: Path, console: Console) -> dict[str, Any]:
     """Show what is in a data set: sizes, class balance, origin, three samples."""
-    data = WindowsDataset(path)
+    data = ShardedDataset(path)
     schema, provenance = data.schema, data.attributes.provenance
     window = schema.window
     console.show(
@@ -120,21 +120,21 @@ def show_dataset(path: Path, console: Console) -> dict[str, Any]:
     return {
         "data": str(path),
         "fingerprint": data.attributes.fingerprint,
-        "schema": schema.model_dump(mode="json"),
+        "schema": schema.model_dump(mode="json", by_alias=True),
         "positives": {name: counts.tolist() for name, counts in positives.items()},
         "provenance": provenance.model_dump(mode="json"),
         "samples": samples,
     }
 
 
-def _samples(data: WindowsDataset) -> list[dict[str, Any]]:
+def _samples(data: ShardedDataset) -> list[dict[str, Any]]:
     """Return the first sample of each split in words."""
     schema, loci = data.schema, data.loci
     found = []
     for name, split in schema.splits.items():
         row = split.start
         start = int(loci.start[row])
-        sequence = decode(data.codes(np.array([row]))[0])
+        sequence = decode(data.gather("sequence", np.array([row]))[0])
         labels = data.labels(np.array([row]))[0]
         positive = [t for t, bit in zip(schema.task_names, labels, strict=True) if bit]
         contig = schema.contigs[int(loci.contig[row])].name

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from jobs import figures
 from jobs.cluster import Cluster, Share
 from jobs.model import assemble, log_model
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def run_parameters(
-    config: RunConfig, data: WindowsDataset, workers: Share, found: Cluster
+    config: RunConfig, data: ShardedDataset, workers: Share, found: Cluster
 ) -> dict[str, Any]:
     """Collect all that decides the run, under dotted names, with effective values."""
     schema = data.schema
@@ -115,7 +115,7 @@ def record_model(
     folder: RunFolder,
     runs: Path,
     config: RunConfig,
-    data: WindowsDataset,
+    data: ShardedDataset,
     weights: Path,
 ) -> str:
     """Enter the trained model in MLflow and its registry; return its URI."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from jobs.cluster import Share, cluster, share
 from jobs.configure import preflight
 from jobs.console import Bars, Console
@@ -61,7 +61,7 @@ def train(request: TrainRequest, console: Console) -> dict[str, Any]:
     """
     config = request.config
     with console.step("check data"):
-        data = WindowsDataset(request.data)
+        data = ShardedDataset(request.data)
         preflight(config, data)
     with contextlib.ExitStack() as stack:
         with console.step("start Ray"):
@@ -95,7 +95,7 @@ def train(request: TrainRequest, console: Console) -> dict[str, Any]:
 
 def _run(
     request: TrainRequest,
-    data: WindowsDataset,
+    data: ShardedDataset,
     folder: RunFolder,
     workers: Share,
     client: MlflowClient,
@@ -166,7 +166,7 @@ def _delivering(
 def _score_estimator(
     baseline: EstimatorBaseline,
     config: RunConfig,
-    data: WindowsDataset,
+    data: ShardedDataset,
     folder: RunFolder,
     bars: Bars,
 ) -> Scores:
@@ -183,13 +183,13 @@ def _score_estimator(
         rows = rows[kept]
     estimator = baseline.build(config.seed)
     estimator.fit(
-        data.codes(rows),
+        data.gather("sequence", rows),
         data.labels(rows),
         lambda done, total: bars.update(f"{baseline.name}: fitting", done, total),
     )
     rows = data.split_rows("test")
     targets = mask_targets(data.labels(rows), data.schema.tasks)
-    probabilities = torch.from_numpy(estimator.predict(data.codes(rows)))
+    probabilities = torch.from_numpy(estimator.predict(data.gather("sequence", rows)))
     scores = score(probabilities, torch.from_numpy(targets), data.schema.tasks)
     events = EventWriter(folder.path / FILE_NAME)  # the workers have closed it
     log_scores(events, baseline.name, 0, "test", scores)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from data_shards.build.windows import label
-from data_shards.build.windows_plan import BuildPlan, plan_windows
+from data_shards.build.windows_plan import WindowsPlan, plan_windows
 from data_shards.build.windows_spec import read_spec
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "yeast.toml"
 
 
 @pytest.fixture(scope="module")
-def plan(shared_data: Path) -> BuildPlan:
+def plan(shared_data: Path) -> WindowsPlan:
     return plan_windows(read_spec(EXAMPLE), shared_data, recipe="danq", spec_path=EXAMPLE)
 
 
@@ -25,7 +25,7 @@ def lines(path: Path) -> list[list[str]]:
         return [line.rstrip("\n").split("\t") for line in stream]
 
 
-def test_the_yeast_example_has_its_documented_size_and_splits(plan: BuildPlan) -> None:
+def test_the_yeast_example_has_its_documented_size_and_splits(plan: WindowsPlan) -> None:
     schema = plan.schema
     assert schema.samples == 60_285
     assert {name: split.samples for name, split in schema.splits.items()} == {
@@ -38,7 +38,7 @@ def test_the_yeast_example_has_its_documented_size_and_splits(plan: BuildPlan) -
 
 
 def test_start_sites_and_fragments_are_labelled_as_counted_by_hand(
-    plan: BuildPlan, shared_data: Path
+    plan: WindowsPlan, shared_data: Path
 ) -> None:
     starts = defaultdict(set)
     for contig, start, end, _, _, strand in lines(

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from trainer.engine import Engine
 from trainer.feed import Feed
 from trainer.grid import EvaluationLayout
@@ -23,7 +23,7 @@ Advance = Callable[[int, int], None]
 def predict_split(
     engine: Engine,
     feed: Feed,
-    data: WindowsDataset,
+    data: ShardedDataset,
     split: str,
     advance: Advance = lambda *_: None,
 ) -> Tensor | None:
@@ -53,7 +53,7 @@ def predict_split(
 def evaluate(
     engine: Engine,
     feed: Feed,
-    data: WindowsDataset,
+    data: ShardedDataset,
     split: str,
     loss: Loss,
     *,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from data_shards.order import SampleOrder
 from trainer.grid import BatchLayout, EvaluationLayout
 
@@ -38,7 +38,7 @@ class Feed:
     """
 
     def __init__(
-        self, data: WindowsDataset, split: str, seed: int, *, inputs: bool, targets: bool
+        self, data: ShardedDataset, split: str, seed: int, *, inputs: bool, targets: bool
     ) -> None:
         entry = data.schema.split(split)
         self.order = SampleOrder(entry.samples, seed)
@@ -75,9 +75,9 @@ class Feed:
         inputs: Sequence[Tensor] = [_NOTHING] * parts
         targets: Sequence[Tensor] = [_NOTHING] * parts
         if self._inputs:
-            inputs = torch.from_numpy(self._data.codes(rows)).split(micro_batch)
+            inputs = torch.from_numpy(self._data.gather("sequence", rows)).split(micro_batch)
         if self._targets:
-            targets = torch.from_numpy(self._data.packed_labels(rows)).split(micro_batch)
+            targets = torch.from_numpy(self._data.gather("labels", rows)).split(micro_batch)
         return list(zip(inputs, targets, strict=True))
 
 

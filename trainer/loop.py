@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from trainer.clock import Clock, Patience
 from trainer.cut import LayerCost, balance, check_cut, measure
 from trainer.engine import Engine, prepare
@@ -50,7 +50,7 @@ class Worker:
     layout: BatchLayout
     rank: int
     device: torch.device
-    data: WindowsDataset
+    data: ShardedDataset
     events: EventWriter
 
     @property
@@ -78,7 +78,7 @@ def run_worker(job: TrainJob) -> list[NetworkResult]:
     recipe = get_recipe(config.recipe)
     events = EventWriter(job.run_folder / FILE_NAME if rank == grid.reporter else None)
     layout = lay_out(config.batch_size, grid, config.grid.micro_batches)
-    worker = Worker(job, grid, layout, rank, device, WindowsDataset(job.data), events)
+    worker = Worker(job, grid, layout, rank, device, ShardedDataset(job.data), events)
     with SystemSampler.on_first_worker_of_node(job.run_folder):
         return [
             train_network(worker, network, recipe.loss, config.cut_of(network is recipe.network))
@@ -161,7 +161,7 @@ def plan_stages(worker: Worker, layers: Sequence[Layer], cut: tuple[int, ...] | 
     costs: list[LayerCost] = []
     if cut is None and stages > 1 and worker.rank == 0:
         rows = worker.data.split_rows("train")[: worker.layout.micro_batch]
-        inputs = torch.from_numpy(worker.data.codes(rows)).to(worker.device)
+        inputs = torch.from_numpy(worker.data.gather("sequence", rows)).to(worker.device)
         costs = measure(layers, inputs, config.seed)
     costs = broadcast(costs, source=0)
     parameters = tuple(

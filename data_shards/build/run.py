@@ -13,49 +13,33 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
-from data_shards.bits import pack
-from data_shards.build.windows import label
-from data_shards.build.windows_plan import BuildPlan
+from data_shards.bits import unpack
+from data_shards.build.plan import Plan, ShardJob
 from data_shards.errors import InputError
 from data_shards.progress import Progress, silent
-from data_shards.sources.fasta import read_codes, stage_fasta
 from data_shards.store.manifest import ShardRecord, checksums, verify, write_manifest
 from data_shards.store.schema import (
     ATTRIBUTE,
     PARTIAL_SUFFIX,
+    ArrayEntry,
     Attributes,
     Provenance,
+    Schema,
     fingerprint,
 )
 from data_shards.store.shards import create_array, write_shard
 
 _STAGING, _DONE, _LOCK, _IDENTITY = ".staging", ".done", ".lock", ".identity"
 _LIBRARIES = ("replisome", "zarr", "numpy", "pysam", "bioframe", "pyarrow")
-
-
-@dataclass(frozen=True)
-class ShardJob:
-    """One unit of work: a shard of the reference, or a row range of all per-sample arrays."""
-
-    kind: Literal["reference", "rows"]
-    shard: int
-    start: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        """Name of its record."""
-        return f"{self.kind}-{self.shard:06d}.json"
 
 
 def refuse_existing(out: Path) -> None:
@@ -76,11 +60,11 @@ def refuse_existing(out: Path) -> None:
         )
 
 
-def build(plan: BuildPlan, out: Path, *, command: str, progress: Progress = silent) -> Attributes:
+def build(plan: Plan, out: Path, *, command: str, progress: Progress = silent) -> Attributes:
     """Build a planned data set on the connected Ray cluster, or continue a killed build of it.
 
     Args:
-        plan: from :func:`data_shards.build.windows_plan.plan_windows`.
+        plan: what to build, see :mod:`data_shards.build.plan`.
         out: where the data set shall be; on storage that all nodes share.
         command: how the build was asked for, for the provenance.
         progress: told how many shards are done.
@@ -96,16 +80,19 @@ def build(plan: BuildPlan, out: Path, *, command: str, progress: Progress = sile
     folder = out.with_name(out.name + PARTIAL_SUFFIX)
     with _locked(folder, out):
         _begin(folder, plan)
-        records = _run(folder, plan, _jobs(plan), progress)
+        schema = plan.stage(folder / _STAGING, progress)
+        for entry in schema.arrays:
+            _create(folder, entry)
+        records = _run(folder, plan, schema, progress)
         attributes = Attributes(
-            schema=plan.schema,
+            schema=schema,
             provenance=Provenance(
                 command=command,
                 sources=plan.sources,
                 versions={name: version(name) for name in _LIBRARIES},
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
             ),
-            fingerprint=fingerprint(plan.schema, records),
+            fingerprint=fingerprint(schema, records),
         )
         _commit(folder, out, attributes, records)
     return attributes
@@ -130,7 +117,7 @@ def _locked(folder: Path, out: Path) -> Iterator[None]:
         yield
 
 
-def _begin(folder: Path, plan: BuildPlan) -> None:
+def _begin(folder: Path, plan: Plan) -> None:
     """Prepare the working folder, or recognise it as an unfinished build of the same input."""
     identity = folder / _IDENTITY
     if identity.exists():
@@ -146,44 +133,28 @@ def _begin(folder: Path, plan: BuildPlan) -> None:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     for name in (_STAGING, _DONE):
         (folder / name).mkdir()
-    stage_fasta(plan.fasta, folder / _STAGING)
-    schema = plan.schema
     zarr.open_group(str(folder), mode="a", zarr_format=3)
-    for field in schema.fields:
-        if field.name == "reference":
-            create_array(
-                folder, "reference", schema.reference.total, (), field.dtype, schema.bases_per_shard
-            )
-        else:
-            row = (-(-len(schema.tasks) // 8),) if field.name == "labels" else ()
-            create_array(
-                folder, field.name, schema.samples, row, field.dtype, schema.rows_per_shard
-            )
     _write_durably(identity, plan.identity)
 
 
-def _jobs(plan: BuildPlan) -> list[ShardJob]:
-    """Cut the work into whole shards."""
-    schema = plan.schema
-    jobs: list[ShardJob] = []
-    sizes: tuple[tuple[Literal["reference", "rows"], int, int], ...] = (
-        ("reference", schema.reference.total, schema.bases_per_shard),
-        ("rows", schema.samples, schema.rows_per_shard),
-    )
-    for kind, total, size in sizes:
-        jobs += [
-            ShardJob(kind, number, start, min(start + size, total))
-            for number, start in enumerate(range(0, total, size))
-        ]
-    return jobs
+def _create(folder: Path, entry: ArrayEntry) -> None:
+    """Create an array's metadata, unless an earlier attempt did."""
+    if not (folder / entry.name / "zarr.json").exists():
+        create_array(
+            folder,
+            entry.name,
+            entry.shape[0],
+            entry.shape[1:],
+            entry.dtype,
+            entry.shard_rows,
+        )
 
 
-def _run(
-    folder: Path, plan: BuildPlan, jobs: list[ShardJob], progress: Progress
-) -> list[ShardRecord]:
+def _run(folder: Path, plan: Plan, schema: Schema, progress: Progress) -> list[ShardRecord]:
     """Do the jobs that have no valid record yet, as Ray tasks; return all records."""
     import ray  # reads its settings on import: whoever connects to a cluster chooses them first
 
+    jobs = plan.jobs(schema)
     records: list[ShardRecord] = []
     waiting: list[ShardJob] = []
     for job in jobs:
@@ -195,13 +166,13 @@ def _run(
     progress("building", finished, len(jobs))
     if not waiting:
         return records
-    shared = ray.put(plan)
+    shared, described = ray.put(plan.worker()), ray.put(schema)
     work = ray.remote(_build_shard).options(num_cpus=1, max_retries=2)
     limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     running: list[ray.ObjectRef] = []
     while waiting or running:
         while waiting and len(running) < limit:
-            running.append(work.remote(str(folder), waiting.pop(0), shared))
+            running.append(work.remote(str(folder), waiting.pop(0), shared, described))
         ready, running = ray.wait(running, num_returns=1)
         records += ray.get(ready[0])
         finished += 1
@@ -209,46 +180,39 @@ def _run(
     return records
 
 
-def _build_shard(folder_name: str, job: ShardJob, plan: BuildPlan) -> list[ShardRecord]:
+def _build_shard(folder_name: str, job: ShardJob, plan: Plan, schema: Schema) -> list[ShardRecord]:
     """Write the shards of one job and leave its record. Runs in a Ray task."""
     folder = Path(folder_name)
-    schema = plan.schema
-    contigs = schema.reference
-    if job.kind == "reference":
-        staged = folder / _STAGING / "reference.fa"
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "reference": read_codes(staged, contigs, job.start, job.stop)
-        }
-        sums: tuple[int, ...] = ()
-    else:
-        loci = plan.loci.rows(job.start, job.stop)
-        present = {contigs.names[i] for i in np.unique(loci.contig)}
-        columns = [
-            label(loci, contigs, schema.window, task, frame[frame["chrom"].isin(present)])
-            for task, frame in zip(plan.spec.tasks, plan.intervals, strict=True)
-        ]
-        labels = np.stack(columns, axis=1)
-        sums = tuple(labels.sum(axis=0).tolist())
-        arrays = {
-            "contig": loci.contig,
-            "start": loci.start,
-            "strand": loci.strand,
-            "split": loci.split,
-            "labels": pack(labels),
-        }
     records = []
-    for array, rows in arrays.items():
+    for array, rows in plan.shard(folder / _STAGING, schema, job).items():
         path = write_shard(folder, array, job.start, rows)
         size, crc, sha = checksums(folder / path)
-        positives = sums if array == "labels" else ()
+        nans = int(np.isnan(rows).sum()) if rows.dtype.kind == "f" else 0
         records.append(
             ShardRecord(
-                array, job.shard, str(path), job.start, job.stop, size, crc, sha, 0, positives
+                array=array,
+                shard=job.shard,
+                path=str(path),
+                start=job.start,
+                stop=job.stop,
+                bytes=size,
+                crc32c=crc,
+                sha256=sha,
+                nan_count=nans,
+                sums=_sums(schema, array, rows),
             )
         )
     text = json.dumps([record.content() for record in records])
     _write_durably(folder / _DONE / job.name, text)
     return records
+
+
+def _sums(schema: Schema, array: str, rows: npt.NDArray[Any]) -> tuple[int, ...]:
+    """Count the positives of each name, for arrays of labels as bits."""
+    for field in schema.fields:
+        if field.name == array and field.kind == "bits":
+            return tuple(unpack(rows, len(field.names)).sum(axis=0, dtype=np.int64).tolist())
+    return ()
 
 
 def _load_records(folder: Path, job: ShardJob) -> list[ShardRecord]:

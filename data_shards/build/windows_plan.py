@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from data_shards.build.windows import select, tile
+from data_shards.bits import pack
+from data_shards.build.intervals import stage_intervals, staged_intervals
+from data_shards.build.plan import ShardJob, cut
+from data_shards.build.windows import label, select, tile
 from data_shards.build.windows_spec import TaskSpec, WindowsSpec
 from data_shards.contigs import Contigs
 from data_shards.errors import InputError
 from data_shards.loci import SPLITS, Loci
 from data_shards.progress import Progress, silent
-from data_shards.sequence import ALPHABET
-from data_shards.sources.fasta import check_order, scan_fasta
+from data_shards.sequence import ALPHABET, UNKNOWN
+from data_shards.sources.fasta import check_order, read_codes, scan_fasta, stage_fasta
 from data_shards.sources.files import SourceFile, identify
 from data_shards.sources.intervals import Intervals, read_intervals
+from data_shards.store.layout import SHARD_BYTES
 from data_shards.store.schema import (
+    ArrayEntry,
     ContigEntry,
     FieldEntry,
     Schema,
     Split,
     TaskEntry,
 )
-from data_shards.store.shards import SHARD_BYTES
 
 # A shard's rows must be whole memory pages in every array, also where pages are 64 KiB.
 ROWS_PER_SHARD = 1 << 16
 
+_LOCI = ("contig", "start", "strand", "split")
+
 
 @dataclass(frozen=True)
-class BuildPlan:
-    """All that a build will do. Made without writing; a pure function of spec and source files.
+class WindowsPlan:
+    """A windows data set to be. Made without writing; a pure function of spec and source files.
 
     Attributes:
         spec: the description it follows.
@@ -55,11 +63,52 @@ class BuildPlan:
     @property
     def identity(self) -> str:
         """A sha256 that is equal for equal input: decides whether a build can be continued."""
-        digest = hashlib.sha256(self.schema.model_dump_json().encode())
+        digest = hashlib.sha256(self.schema.model_dump_json(by_alias=True).encode())
         digest.update(self.spec.model_dump_json().encode())
         for source in self.sources:
             digest.update(f"{source.name} {source.sha256}\n".encode())
         return digest.hexdigest()
+
+    def worker(self) -> WindowsPlan:
+        """Return the plan without what lies in the staging folder."""
+        nothing = self.loci.rows(0, 0)
+        return replace(self, loci=nothing, intervals=())
+
+    def stage(self, folder: Path, progress: Progress) -> Schema:
+        """Index the reference; write loci and intervals where tasks can read parts of them."""
+        stage_fasta(self.fasta, folder)
+        for name in _LOCI:
+            np.save(folder / f"loci-{name}.npy", getattr(self.loci, name))
+        for number, frame in enumerate(self.intervals):
+            stage_intervals(frame, folder / f"task-{number}")
+            progress("staging", number + 1, len(self.intervals))
+        return self.schema
+
+    def jobs(self, schema: Schema) -> list[ShardJob]:
+        """Cut reference and rows into whole shards."""
+        return [
+            *cut("reference", schema.array("reference")),
+            *cut("rows", schema.array("labels")),
+        ]
+
+    def shard(self, folder: Path, schema: Schema, job: ShardJob) -> dict[str, npt.NDArray[Any]]:
+        """Make a shard of the reference, or of all per-sample arrays."""
+        contigs = schema.reference
+        if job.group == "reference":
+            staged = folder / "reference.fa"
+            return {"reference": read_codes(staged, contigs, job.start, job.stop)}
+        arrays = {
+            name: np.load(folder / f"loci-{name}.npy", mmap_mode="r")[job.start : job.stop]
+            for name in _LOCI
+        }
+        loci = Loci(**arrays)
+        columns = [
+            label(loci, contigs, schema.window, task, staged_intervals(path, loci, schema))
+            for task, path in (
+                (task, folder / f"task-{number}") for number, task in enumerate(self.spec.tasks)
+            )
+        ]
+        return {**arrays, "labels": pack(np.stack(columns, axis=1))}
 
 
 def plan_windows(
@@ -71,7 +120,7 @@ def plan_windows(
     progress: Progress = silent,
     rows_per_shard: int = ROWS_PER_SHARD,
     bases_per_shard: int = SHARD_BYTES,
-) -> BuildPlan:
+) -> WindowsPlan:
     """Read and check all source files of a windows data set.
 
     Args:
@@ -114,6 +163,7 @@ def plan_windows(
     loci, ranges = tile(contigs, spec.windows, members)
     splits = _splits(ranges, members, contigs, spec, spec_path)
     schema = Schema(
+        kind="windows",
         recipe=recipe,
         alphabet=ALPHABET,
         samples=len(loci),
@@ -126,12 +176,11 @@ def plan_windows(
             TaskEntry(name=task.name, given=task.given, rule=_rule(task, spec.windows.center))
             for task in spec.tasks
         ),
-        fields=_fields(),
+        fields=_fields(spec),
         splits=splits,
-        rows_per_shard=rows_per_shard,
-        bases_per_shard=bases_per_shard,
+        arrays=_arrays(contigs.total, len(loci), len(spec.tasks), bases_per_shard, rows_per_shard),
     )
-    return BuildPlan(spec, schema, loci, tuple(chosen), fasta, tuple(sources.values()))
+    return WindowsPlan(spec, schema, loci, tuple(chosen), fasta, tuple(sources.values()))
 
 
 def _splits(
@@ -246,13 +295,44 @@ def _rule(task: TaskSpec, center: int) -> str:
     return f"{subject} cover {needed} or more of the central {center} bp"
 
 
-def _fields() -> tuple[FieldEntry, ...]:
-    codes = "A=0 C=1 G=2 T=3, N and other IUPAC letters=4; contigs end to end"
+def _fields(spec: WindowsSpec) -> tuple[FieldEntry, ...]:
+    codes = "A=0 C=1 G=2 T=3, N and other IUPAC letters=4"
     return (
-        FieldEntry(name="reference", dtype="uint8", encoding=codes, missing="4"),
-        FieldEntry(name="contig", dtype="int32", encoding="number of the contig"),
-        FieldEntry(name="start", dtype="int64", encoding="0-based, forward strand"),
-        FieldEntry(name="strand", dtype="int8", encoding="+1, or -1 for reverse complement"),
-        FieldEntry(name="split", dtype="uint8", encoding="0 train, 1 valid, 2 test"),
-        FieldEntry(name="labels", dtype="uint8", encoding="task t is bit t % 8 of byte t // 8"),
+        FieldEntry(
+            name="sequence",
+            role="input",
+            kind="window",
+            dtype="uint8",
+            shape=(spec.windows.length,),
+            encoding=codes,
+            missing=UNKNOWN,
+        ),
+        FieldEntry(
+            name="labels",
+            role="target",
+            kind="bits",
+            dtype="uint8",
+            shape=(-(-len(spec.tasks) // 8),),
+            encoding="task t is bit t % 8 of byte t // 8",
+            names=tuple(task.name for task in spec.tasks),
+        ),
+    )
+
+
+def _arrays(
+    bases: int, samples: int, tasks: int, bases_per_shard: int, rows_per_shard: int
+) -> tuple[ArrayEntry, ...]:
+    rows = {"contig": "int32", "start": "int64", "strand": "int8", "split": "uint8"}
+    return (
+        ArrayEntry(name="reference", dtype="uint8", shape=(bases,), shard_rows=bases_per_shard),
+        *(
+            ArrayEntry(name=name, dtype=dtype, shape=(samples,), shard_rows=rows_per_shard)
+            for name, dtype in rows.items()
+        ),
+        ArrayEntry(
+            name="labels",
+            dtype="uint8",
+            shape=(samples, -(-tasks // 8)),
+            shard_rows=rows_per_shard,
+        ),
     )

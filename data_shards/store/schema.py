@@ -1,19 +1,26 @@
 """What a data set says about itself: the typed attributes of its Zarr group.
 
-A windows data set ``X.zarr`` is one Zarr v3 group:
+A data set is one Zarr v3 group. Its samples are numbered 0 to n - 1, split after split; row i of
+every per-sample array is sample i. What a person or a network asks for are **fields**; each kind of
+field has its arrays:
 
-====================  =======  ==============================  =====================================
-array                 dtype    shape                           holds
-====================  =======  ==============================  =====================================
-``reference``         uint8    (bases,)                        all contigs end to end, as codes
-``contig``            int32    (samples,)                      number of the window's contig
-``start``             int64    (samples,)                      first base, 0-based, forward strand
-``strand``            int8     (samples,)                      +1, or -1: read reverse complement
-``split``             uint8    (samples,)                      0 train, 1 valid, 2 test
-``labels``            uint8    (samples, ceil(tasks / 8))      bit t % 8 of byte t // 8 is task t
-====================  =======  ==============================  =====================================
+==========  =========================================  =============================================
+kind        arrays                                     a sample of it
+==========  =========================================  =============================================
+window      ``reference`` (bases,) uint8               codes, shape (length,): the bases at the
+            ``contig`` ``start`` ``strand`` (n,)       sample's locus
+track       NAME (bins, channels)                      shape (length / bin, channels): the bins of
+            and the loci, as above                     the sample's locus
+dense       NAME (n, ...)                              the row
+bits        NAME (n, ceil(names / 8)) uint8            bit t % 8 (lowest first) of byte t // 8 is
+                                                       name t
+ragged      NAME.values (total,), NAME.start (n,)      ``values[start:start + length]``, padded to
+            int64, NAME.length (n,) int32              the longest
+sparse      as ragged, and NAME.indices (total,)       a row of a CSR matrix, made dense
+==========  =========================================  =============================================
 
-Row i of every array but ``reference`` is sample i. Beside the arrays lies ``manifest.parquet``.
+``split`` (n,) uint8 says 0 train, 1 valid, 2 test. ``docs/store.md`` is the whole format; beside
+the arrays lies ``manifest.parquet``.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any, Literal
 
 import zarr
 from pydantic import Field
@@ -29,12 +37,17 @@ from data_shards.contigs import Contigs
 from data_shards.documents import Document, parse
 from data_shards.errors import CorruptDataError, InputError
 from data_shards.loci import WindowSpec
+from data_shards.sequence import ALPHABET
 from data_shards.sources.files import SourceFile
 from data_shards.store.manifest import ShardRecord
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ATTRIBUTE = "replisome"
 PARTIAL_SUFFIX = ".partial"
+
+Compression = Literal["none", "lz4"]
+Role = Literal["input", "target", "meta"]
+Kind = Literal["window", "track", "dense", "bits", "ragged", "sparse"]
 
 
 class ContigEntry(Document):
@@ -52,21 +65,38 @@ class TaskEntry(Document):
     rule: str = Field(description="how the label came about, for a person to read")
 
 
-class FieldEntry(Document):
-    """One array: what its numbers mean."""
+class ArrayEntry(Document):
+    """One array of the group, as stored."""
 
     name: str
     dtype: str
-    encoding: str
-    missing: str | None = Field(None, description="the code that stands for a missing value")
+    shape: tuple[int, ...]
+    shard_rows: int = Field(description="rows (along axis 0) of one shard file")
+    compression: Compression = "none"
+
+
+class FieldEntry(Document):
+    """One thing that a sample has; see the module's table."""
+
+    name: str
+    role: Role
+    kind: Kind
+    dtype: str = Field(description="of what a reader gets")
+    shape: tuple[int, ...] = Field(description="of one sample, as a reader gets it")
+    encoding: str = Field(description="what the numbers mean, for a person to read")
+    missing: float | None = Field(None, description="stands for a missing value; NaN is None")
+    pad: float | None = Field(None, description="fills a ragged row up to the longest")
+    names: tuple[str, ...] = Field((), description="of the last axis, or of the classes")
+    bin: int | None = Field(None, description="bp a bin of a track")
+    normalise: str | None = Field(None, description="the fitted transform that was applied, JSON")
 
 
 class Split(Document):
-    """Row range of a split, 0-based half-open, and its contigs."""
+    """Row range of a split, 0-based half-open, and the contigs it has windows on."""
 
     start: int
     stop: int
-    contigs: tuple[str, ...]
+    contigs: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -87,17 +117,46 @@ class Schema(Document):
     """Everything a reader needs to know before it touches an array."""
 
     version: int = SCHEMA_VERSION
-    kind: str = "windows"
+    kind: Literal["windows", "rows"]
     recipe: str
-    alphabet: str
+    alphabet: str = ALPHABET
     samples: int
-    window: WindowSpec
-    contigs: tuple[ContigEntry, ...]
-    tasks: tuple[TaskEntry, ...]
+    window_: WindowSpec | None = Field(None, alias="window", description="of a windows data set")
+    contigs: tuple[ContigEntry, ...] = ()
+    tasks: tuple[TaskEntry, ...] = Field((), description="columns of the 'labels' field")
     fields: tuple[FieldEntry, ...]
     splits: dict[str, Split]
-    rows_per_shard: int
-    bases_per_shard: int
+    arrays: tuple[ArrayEntry, ...]
+
+    @property
+    def window(self) -> WindowSpec:
+        """Geometry of the windows.
+
+        Raises:
+            InputError: it is a rows data set.
+        """
+        if self.window_ is None:
+            raise InputError(
+                "a rows data set has no windows",
+                remedy='build a data set with kind = "windows" for this recipe',
+            )
+        return self.window_
+
+    def field(self, name: str) -> FieldEntry:
+        """Return a field by name.
+
+        Raises:
+            InputError: there is no such field.
+        """
+        for entry in self.fields:
+            if entry.name == name:
+                return entry
+        known = ", ".join(entry.name for entry in self.fields)
+        raise InputError(f"no field {name!r} in the data set", remedy=f"it has: {known}")
+
+    def array(self, name: str) -> ArrayEntry:
+        """Return an array by name; KeyError if there is none."""
+        return {entry.name: entry for entry in self.arrays}[name]
 
     @property
     def reference(self) -> Contigs:
@@ -140,9 +199,12 @@ def fingerprint(schema: Schema, shards: list[ShardRecord]) -> str:
     Provenance is left out, so the same data built elsewhere have the same fingerprint, and so is
     text for people, so that a better wording is no other data set.
     """
-    prose = {"tasks": {"__all__": {"rule"}}, "fields": {"__all__": {"encoding"}}}
+    prose: dict[str, Any] = {
+        "tasks": {"__all__": {"rule"}},
+        "fields": {"__all__": {"encoding"}},
+    }
     content = {
-        "schema": schema.model_dump(mode="json", exclude=prose),
+        "schema": schema.model_dump(mode="json", by_alias=True, exclude=prose),
         "shards": [shard.content() for shard in sorted(shards, key=lambda s: (s.array, s.shard))],
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))

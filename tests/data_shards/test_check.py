@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from data_shards.check import check
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from data_shards.store.manifest import checksums, write_manifest
 from data_shards.store.schema import ATTRIBUTE, fingerprint
 
@@ -40,7 +40,7 @@ def test_changed_bytes_are_a_fault_of_the_files(danq_data: Path, tmp_path: Path)
 
 def tamper(out: Path, array: str, change: object) -> None:
     """Change an array and make all checksums agree again, as a faulty writer would."""
-    data = WindowsDataset(out)
+    data = ShardedDataset(out)
     group = zarr.open_group(str(out), mode="r+")
     values = group[array][:]
     change(values)  # type: ignore[operator]

@@ -10,7 +10,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from jobs.tracking import open_store, tracking_uri, using_store
 from tests.jobs.conftest import Demo
 from trainer.events import EventReader
@@ -127,11 +127,11 @@ def test_mlflow_has_the_curves_of_the_event_log(demo: Demo) -> None:
 
 
 def test_the_logged_model_predicts_as_it_was_scored(demo: Demo) -> None:
-    data = WindowsDataset(demo.folder / "demo" / "seed-0" / "genome.zarr")
+    data = ShardedDataset(demo.folder / "demo" / "seed-0" / "genome.zarr")
     rows = data.split_rows("test")
     with using_store(tracking_uri(demo.runs)):
         model = mlflow.pyfunc.load_model(demo.result["model"])
-    probabilities = model.predict(data.codes(rows))
+    probabilities = model.predict(data.gather("sequence", rows))
     assert probabilities.shape == (1600, 4)
     from sklearn.metrics import roc_auc_score
 

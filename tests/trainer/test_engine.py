@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from tests.workers import on_workers
 from trainer.config import OptimizerConfig
 from trainer.engine import build_optimizer
@@ -34,7 +34,7 @@ Trained = tuple[list[float], dict[str, np.ndarray]]
 
 
 def train_plainly(
-    data: WindowsDataset, optimizer: OptimizerConfig, replicas: int, micro_batches: int
+    data: ShardedDataset, optimizer: OptimizerConfig, replicas: int, micro_batches: int
 ) -> Trained:
     """Train in this process with nothing but PyTorch; return losses and weights.
 
@@ -88,7 +88,7 @@ def train_as_pipeline(
         from trainer.engine import Engine, prepare
 
         prepare("cpu")
-        dataset = WindowsDataset(data)
+        dataset = ShardedDataset(data)
         layers = danq_layers("small", shape_of(dataset.schema))
         tasks = len(dataset.schema.tasks)
         replica = grid.replica(dist.get_rank())
@@ -135,7 +135,7 @@ def test_pipeline_equals_one_plain_process_to_1e_6(
     ]
     cases = list(product(configs, MICRO_BATCHES))
     piped = train_as_pipeline(danq_data, grid, cases, tmp_path)
-    data = WindowsDataset(danq_data)
+    data = ShardedDataset(danq_data)
     for (config, micro_batches), (losses, weights) in zip(cases, piped, strict=True):
         case = f"{config.name}, clip {config.clip}, {micro_batches} micro-batches"
         for replicas, parts in ((1, 1), (grid.replicas, micro_batches)):

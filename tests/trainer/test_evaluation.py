@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from tests.workers import on_workers
 from trainer.config import OptimizerConfig
 from trainer.grid import BatchLayout, Grid
@@ -33,7 +33,7 @@ def test_every_sample_is_predicted_once_and_scored_as_scikit_learn_scores(
         from trainer.feed import Feed
 
         prepare("cpu")
-        data = WindowsDataset(danq_data)
+        data = ShardedDataset(danq_data)
         layers = danq_layers("small", shape_of(data.schema))
         layout = BatchLayout(micro * 2 * 2, 2, 2)
         engine = Engine(layers, (0, 3), grid, layout, loss, 4, OptimizerConfig(), seed)
@@ -50,12 +50,12 @@ def test_every_sample_is_predicted_once_and_scored_as_scikit_learn_scores(
         return box
 
     results = on_workers(grid, work, tmp_path)
-    data = WindowsDataset(danq_data)
+    data = ShardedDataset(danq_data)
     layers = danq_layers("small", shape_of(data.schema))
     network = nn.Sequential(*(build_layer(layer, seed, i) for i, layer in enumerate(layers))).eval()
     rows = data.split_rows("test")
     with torch.no_grad():
-        expected = network(torch.from_numpy(data.codes(rows))).numpy()
+        expected = network(torch.from_numpy(data.gather("sequence", rows))).numpy()
     labels = data.labels(rows)
     for rank, (logits, scores, told, _) in enumerate(results):
         assert told[-1] == (1600, 1600)

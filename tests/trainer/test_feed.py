@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from trainer.feed import Feed, Prefetch
 from trainer.grid import BatchLayout, EvaluationLayout
 
@@ -17,7 +17,7 @@ from trainer.grid import BatchLayout, EvaluationLayout
 def test_first_and_last_stage_read_the_same_samples_and_only_their_own_arrays(
     danq_data: Path,
 ) -> None:
-    first, last, oracle = (WindowsDataset(danq_data) for _ in range(3))
+    first, last, oracle = (ShardedDataset(danq_data) for _ in range(3))
     inputs = Feed(first, "train", 7, inputs=True, targets=False)
     targets = Feed(last, "train", 7, inputs=False, targets=True)
     layout = BatchLayout(48, replicas=2, micro_batches=3)
@@ -25,14 +25,14 @@ def test_first_and_last_stage_read_the_same_samples_and_only_their_own_arrays(
         rows = inputs.rows(step, layout)[replica * 24 : (replica + 1) * 24]
         codes = torch.cat([x for x, _ in inputs.step(step, layout, replica)])
         labels = torch.cat([y for _, y in targets.step(step, layout, replica)])
-        assert np.array_equal(codes, oracle.codes(rows))
-        assert np.array_equal(labels, oracle.packed_labels(rows))
-    assert "_labels" not in vars(first), "the first stage never maps the labels"
-    assert "reference" not in vars(last), "the last stage never maps the reference"
+        assert np.array_equal(codes, oracle.gather("sequence", rows))
+        assert np.array_equal(labels, oracle.gather("labels", rows))
+    assert "labels" not in first.opened, "the first stage never maps the labels"
+    assert "reference" not in last.opened, "the last stage never maps the reference"
 
 
 def test_training_rows_are_of_the_training_split_only(danq_data: Path) -> None:
-    data = WindowsDataset(danq_data)
+    data = ShardedDataset(danq_data)
     feed = Feed(data, "train", 0, inputs=True, targets=True)
     layout = BatchLayout(100, 1, 1)
     seen = np.concatenate([feed.rows(step, layout) for step in range(64)])
@@ -40,7 +40,7 @@ def test_training_rows_are_of_the_training_split_only(danq_data: Path) -> None:
 
 
 def test_evaluation_reads_rows_in_order_and_pads_with_the_last(danq_data: Path) -> None:
-    data = WindowsDataset(danq_data)
+    data = ShardedDataset(danq_data)
     feed = Feed(data, "train", 0, inputs=True, targets=True)
     rows = data.split_rows("test")[:50]
     layout = EvaluationLayout(50, replicas=2, micro_batch=8)
@@ -51,8 +51,8 @@ def test_evaluation_reads_rows_in_order_and_pads_with_the_last(danq_data: Path) 
         for codes, _ in some
     ]
     codes = torch.cat(read).numpy()
-    assert np.array_equal(codes[:50], data.codes(rows))
-    assert (codes[50:] == data.codes(rows[-1:])).all()
+    assert np.array_equal(codes[:50], data.gather("sequence", rows))
+    assert (codes[50:] == data.gather("sequence", rows[-1:])).all()
 
 
 def test_prefetch_gives_the_items_in_order_and_counts_the_wait() -> None:

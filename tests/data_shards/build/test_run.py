@@ -15,16 +15,16 @@ import pytest
 import zarr
 
 from data_shards.build.run import build
-from data_shards.build.windows_plan import BuildPlan, plan_windows
+from data_shards.build.windows_plan import WindowsPlan, plan_windows
 from data_shards.build.windows_spec import read_spec
-from data_shards.dataset import WindowsDataset
+from data_shards.dataset import ShardedDataset
 from data_shards.errors import CorruptDataError, InputError
 from data_shards.sequence import decode
 
 SMALL = 4096  # rows and bases a shard: many shards from little data
 
 
-def make_plan(folder: Path, rows_per_shard: int = 65536) -> BuildPlan:
+def make_plan(folder: Path, rows_per_shard: int = 65536) -> WindowsPlan:
     spec = folder / "danq.toml"
     return plan_windows(
         read_spec(spec),
@@ -50,9 +50,9 @@ def built(simulated: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathF
 
 
 def test_windows_are_what_pysam_reads(built: Path, simulated: Path, tmp_path: Path) -> None:
-    data = WindowsDataset(built)
+    data = ShardedDataset(built)
     rows = np.random.default_rng(0).integers(0, data.schema.samples, 300)
-    codes = data.codes(rows)
+    codes = data.gather("sequence", rows)
     fasta = shutil.copy(simulated / "genome.fa", tmp_path)
     with pysam.FastaFile(fasta) as reference:
         for row, sequence in zip(rows, codes, strict=True):
@@ -62,7 +62,7 @@ def test_windows_are_what_pysam_reads(built: Path, simulated: Path, tmp_path: Pa
 
 
 def test_labels_are_what_the_planted_truth_says(built: Path, simulated: Path) -> None:
-    data = WindowsDataset(built)
+    data = ShardedDataset(built)
     planted: dict[tuple[str, int], dict[str, int]] = {}
     for line in (simulated / "planted.bed").read_text().splitlines():
         contig, start, _, motif = line.split("\t")
@@ -79,34 +79,34 @@ def test_labels_are_what_the_planted_truth_says(built: Path, simulated: Path) ->
 
 def test_any_zarr_library_can_open_it(built: Path) -> None:
     group = zarr.open_group(str(built), mode="r")
-    data = WindowsDataset(built)
+    data = ShardedDataset(built)
     assert np.array_equal(group["reference"][:], data.reference)
     assert np.array_equal(group["start"][:], data.loci.start)
-    assert np.array_equal(group["labels"][:], data.packed_labels(np.arange(data.schema.samples)))
+    assert np.array_equal(group["labels"][:], data.gather("labels", np.arange(data.schema.samples)))
 
 
 def test_the_same_input_gives_the_same_fingerprint_wherever_it_is_built(
     built: Path, raw: Path, tmp_path: Path
 ) -> None:
     again = build(make_plan(raw, SMALL), tmp_path / "again.zarr", command="another")
-    assert again.fingerprint == WindowsDataset(built).attributes.fingerprint
+    assert again.fingerprint == ShardedDataset(built).attributes.fingerprint
 
 
 def test_another_label_gives_another_fingerprint(built: Path, raw: Path, tmp_path: Path) -> None:
     with (raw / "a_before_b.bed").open("a") as stream:
         stream.write("chr1\t50\t250\nchr1\t350\t550\nchr1\t650\t850\nchr1\t950\t1150\n")
     again = build(make_plan(raw, SMALL), tmp_path / "again.zarr", command="test")
-    assert again.fingerprint != WindowsDataset(built).attributes.fingerprint
+    assert again.fingerprint != ShardedDataset(built).attributes.fingerprint
 
 
 def test_both_strands_are_reverse_complements(raw: Path, tmp_path: Path, ray_cluster: None) -> None:
     spec = raw / "danq.toml"
     spec.write_text(spec.read_text().replace("stride = 300", 'stride = 300\nstrands = "both"'))
     build(make_plan(raw), tmp_path / "x.zarr", command="test")
-    data = WindowsDataset(tmp_path / "x.zarr")
+    data = ShardedDataset(tmp_path / "x.zarr")
     assert data.schema.samples == 2 * 9600
     rows = np.arange(0, 40)
-    codes, labels = data.codes(rows), data.labels(rows)
+    codes, labels = data.gather("sequence", rows), data.labels(rows)
     assert np.array_equal(codes[1::2], (3 - codes[::2])[:, ::-1])
     assert np.array_equal(labels[::2], labels[1::2])
 
@@ -135,14 +135,14 @@ def test_leftovers_of_a_build_killed_at_its_start_are_no_hindrance(
     (partial / "labels").mkdir(parents=True)
     (partial / "labels" / "zarr.json").write_text("{}")
     done = build(make_plan(simulated, SMALL), tmp_path / "x.zarr", command="test")
-    assert done.fingerprint == WindowsDataset(built).attributes.fingerprint
+    assert done.fingerprint == ShardedDataset(built).attributes.fingerprint
 
 
 BUILDER = """
 import sys, time
 from pathlib import Path
 from data_shards.build.run import build
-from tests.data_shards.test_build import make_plan, SMALL
+from tests.data_shards.build.test_run import make_plan, SMALL
 from jobs.cluster import cluster
 raw, out = map(Path, sys.argv[1:])
 def progress(what, done, total):
@@ -155,7 +155,7 @@ with cluster():
 
 
 def start_builder(raw: Path, out: Path) -> subprocess.Popen[str]:
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     return subprocess.Popen(
         [sys.executable, "-c", BUILDER, str(raw), str(out)],
         stdout=subprocess.PIPE,
@@ -181,7 +181,7 @@ def test_a_build_killed_by_kill_9_continues_and_a_second_builder_is_refused(
     builder.wait()
     assert not out.exists()
     with pytest.raises(InputError, match="not finished"):
-        WindowsDataset(out)
+        ShardedDataset(out)
     finished: list[int] = []
     partial = out.with_name("x.zarr.partial")
     kept = {path: path.stat().st_mtime_ns for path in (partial / ".done").glob("*.json")}
@@ -190,10 +190,10 @@ def test_a_build_killed_by_kill_9_continues_and_a_second_builder_is_refused(
         make_plan(simulated, SMALL),
         out,
         command="test",
-        progress=lambda _, done, __: finished.append(done),
+        progress=lambda what, done, _: finished.append(done) if what == "building" else None,
     )
     assert finished[0] >= 3, "shards that were done are not done again"
-    assert done.fingerprint == WindowsDataset(built).attributes.fingerprint
+    assert done.fingerprint == ShardedDataset(built).attributes.fingerprint
     assert not partial.exists()
     leftovers = {p.name for p in out.rglob("*") if p.name.startswith(".") or "partial" in p.name}
     assert not leftovers
@@ -213,7 +213,7 @@ def test_a_spoilt_data_set_is_refused_on_opening(
     out = Path(shutil.copytree(built, tmp_path / "x.zarr"))
     spoil(out)  # type: ignore[operator]
     with pytest.raises(CorruptDataError, match=problem):
-        WindowsDataset(out)
+        ShardedDataset(out)
 
 
 def test_a_changed_byte_is_refused_on_first_use_of_its_array(built: Path, tmp_path: Path) -> None:
@@ -222,10 +222,10 @@ def test_a_changed_byte_is_refused_on_first_use_of_its_array(built: Path, tmp_pa
     content = bytearray(path.read_bytes())
     content[77] ^= 1
     path.write_bytes(bytes(content))
-    data = WindowsDataset(out)
+    data = ShardedDataset(out)
     data.labels(np.arange(3))
     with pytest.raises(CorruptDataError, match="the content changed"):
-        data.codes(np.arange(3))
+        data.gather("sequence", np.arange(3))
 
 
 def test_a_manifest_of_another_build_is_refused(
@@ -234,14 +234,14 @@ def test_a_manifest_of_another_build_is_refused(
     out = Path(shutil.copytree(built, tmp_path / "x.zarr"))
     shutil.copy(danq_data / "manifest.parquet", out)
     with pytest.raises(CorruptDataError, match="do not belong together"):
-        WindowsDataset(out)
+        ShardedDataset(out)
 
 
 def test_no_data_set_and_no_zarr_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such data set"):
-        WindowsDataset(tmp_path / "x.zarr")
+        ShardedDataset(tmp_path / "x.zarr")
     with pytest.raises(InputError, match="not a Zarr group"):
-        WindowsDataset(tmp_path)
+        ShardedDataset(tmp_path)
     zarr.open_group(str(tmp_path / "y.zarr"), mode="w")
     with pytest.raises(CorruptDataError, match="has no 'replisome' attributes"):
-        WindowsDataset(tmp_path / "y.zarr")
+        ShardedDataset(tmp_path / "y.zarr")

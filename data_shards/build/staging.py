@@ -1,0 +1,74 @@
+"""Scratch files of a build: one plain .npy file an array, rows already in the data set's order.
+
+Sources stream in the order of their files; their rows are scattered to where they belong, so that a
+task can later read the rows of its shard as one stretch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Positions = npt.NDArray[np.int64]
+"""Where the rows of a source go, int64, shape (rows of the source,); -1 for rows left out."""
+
+# A process that writes through a map has the touched pages in memory until it unmaps: so much.
+_TOUCHED = 64 << 20
+_PAGE = 4096
+
+
+def create(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+    """Make a staged array of zeros; the file is sparse."""
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+
+
+def scatter(path: Path, positions: Positions, rows: npt.NDArray[Any]) -> None:
+    """Write rows to their positions.
+
+    Args:
+        path: of the staged array.
+        positions: where each row goes; -1 to leave it out.
+        rows: shape (n, *row).
+    """
+    kept = np.flatnonzero(positions >= 0)
+    row_bytes = max(1, rows[:1].nbytes)
+    step = max(1, _TOUCHED // max(row_bytes, _PAGE))
+    for first in range(0, len(kept), step):
+        chosen = kept[first : first + step]
+        target = np.load(path, mmap_mode="r+")
+        target[positions[chosen]] = rows[chosen]
+        del target
+
+
+def scatter_columns(
+    path: Path, positions: Positions, columns: slice, values: npt.NDArray[Any]
+) -> None:
+    """Write some columns of all rows.
+
+    Args:
+        path: of the staged array, shape (n, columns).
+        positions: where each row of ``values`` goes; -1 to leave it out.
+        columns: which columns.
+        values: shape (rows, columns in the slice).
+    """
+    kept = np.flatnonzero(positions >= 0)
+    step = max(1, _TOUCHED // (_PAGE + values[:1].nbytes))
+    for first in range(0, len(kept), step):
+        chosen = kept[first : first + step]
+        target = np.load(path, mmap_mode="r+")
+        target[positions[chosen], columns] = values[chosen]
+        del target
+
+
+def read(path: Path, start: int, stop: int) -> npt.NDArray[Any]:
+    """Read the rows ``start`` to ``stop`` of a staged array into memory."""
+    return np.array(np.load(path, mmap_mode="r")[start:stop])
+
+
+def shape_of(path: Path) -> tuple[int, ...]:
+    """Return the shape of a staged array."""
+    shape: tuple[int, ...] = np.load(path, mmap_mode="r").shape
+    return shape

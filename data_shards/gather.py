@@ -1,0 +1,139 @@
+"""Gathering a batch of one field from its arrays: one vectorised step a kind, no loop over samples.
+
+All functions take ``rows``, sample numbers of any order, int64, shape (batch,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_shards.sequence import Codes, reverse_complement
+from data_shards.store.reader import ArrayReader
+from data_shards.store.schema import FieldEntry, Schema
+
+Rows = npt.NDArray[np.int64]
+Arrays = Callable[[str], ArrayReader]
+"""From the name of an array of the group to its reader; opens it at first use."""
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Samples of different lengths, end to end.
+
+    Attributes:
+        values: shape (sum of lengths,).
+        lengths: int64, shape (batch,).
+    """
+
+    values: npt.NDArray[Any]
+    lengths: npt.NDArray[np.int64]
+
+    def mask(self, width: int) -> npt.NDArray[np.bool_]:
+        """True where a padded sample has a value, shape (batch, width)."""
+        return np.arange(width) < self.lengths[:, None]
+
+    def padded(self, width: int, pad: float) -> npt.NDArray[Any]:
+        """Return the samples with ``pad`` after their ends, shape (batch, width)."""
+        out = np.full((len(self.lengths), width), pad, dtype=self.values.dtype)
+        out[self.mask(width)] = self.values
+        return out
+
+
+def gather(field: FieldEntry, schema: Schema, arrays: Arrays, rows: Rows) -> npt.NDArray[Any]:
+    """Gather a batch.
+
+    Returns:
+        Shape (batch, *field.shape), dtype field.dtype; see the table in ``store/schema.py``.
+    """
+    if field.kind == "window":
+        return _windows(schema, arrays, rows)
+    if field.kind == "track":
+        return _track(field, schema, arrays, rows)
+    if field.kind == "ragged":
+        if field.pad is None:
+            raise ValueError(f"field {field.name!r} has no pad value")
+        return ragged(field, arrays, rows).padded(field.shape[0], field.pad)
+    if field.kind == "sparse":
+        return _sparse(field, arrays, rows)
+    return arrays(field.name).take(rows)
+
+
+def ragged(field: FieldEntry, arrays: Arrays, rows: Rows) -> Ragged:
+    """Gather a batch of a ragged (or the values of a sparse) field, end to end."""
+    places, lengths = _places(field, arrays, rows)
+    return Ragged(arrays(f"{field.name}.values").take(places), lengths)
+
+
+def _places(field: FieldEntry, arrays: Arrays, rows: Rows) -> tuple[Rows, Rows]:
+    """Return the places of the samples' values in the pool, end to end, and their lengths."""
+    start = arrays(f"{field.name}.start").take(rows)
+    lengths = arrays(f"{field.name}.length").take(rows).astype(np.int64)
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(start - (ends - lengths), lengths), lengths
+
+
+def _windows(schema: Schema, arrays: Arrays, rows: Rows) -> Codes:
+    contig = arrays("contig").take(rows)
+    begin = schema.reference.offsets[contig] + arrays("start").take(rows)
+    codes: Codes = arrays("reference").slices(begin, schema.window.length)
+    backward = arrays("strand").take(rows) < 0
+    if backward.any():
+        codes[backward] = reverse_complement(codes[backward])
+    return codes
+
+
+def _track(field: FieldEntry, schema: Schema, arrays: Arrays, rows: Rows) -> npt.NDArray[Any]:
+    size = _bin(field)
+    begin = bin_offsets(schema, size)[arrays("contig").take(rows)]
+    begin = begin + arrays("start").take(rows) // size
+    bins = arrays(field.name).slices(begin, field.shape[0])
+    backward = arrays("strand").take(rows) < 0
+    if backward.any():
+        bins[backward] = bins[backward][:, ::-1]
+    return bins
+
+
+def _bin(field: FieldEntry) -> int:
+    if field.bin is None:
+        raise ValueError(f"field {field.name!r} is no track")
+    return field.bin
+
+
+def bin_offsets(schema: Schema, size: int) -> npt.NDArray[np.int64]:
+    """Where each contig's bins begin when those of all contigs lie end to end, int64."""
+    counts = -(-np.array(schema.reference.lengths, dtype=np.int64) // size)
+    return np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+
+
+def _sparse(field: FieldEntry, arrays: Arrays, rows: Rows) -> npt.NDArray[Any]:
+    places, lengths = _places(field, arrays, rows)
+    values = arrays(f"{field.name}.values").take(places)
+    indices = arrays(f"{field.name}.indices").take(places)
+    out = np.zeros((len(rows), field.shape[0]), dtype=field.dtype)
+    _scatter()(out, values, indices, lengths)
+    return out
+
+
+@lru_cache(maxsize=1)
+def _scatter() -> Callable[[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Rows], None]:
+    """Compile the kernel that writes CSR values into dense rows."""
+    from numba import njit  # a second; only who reads sparse fields pays for it
+
+    def scatter(
+        out: npt.NDArray[Any], values: npt.NDArray[Any], indices: npt.NDArray[Any], lengths: Rows
+    ) -> None:
+        place = 0
+        for row in range(len(lengths)):
+            for _ in range(lengths[row]):
+                out[row, indices[place]] = values[place]
+                place += 1
+
+    compiled: Callable[..., None] = njit(nogil=True, cache=True)(scatter)
+    return compiled
