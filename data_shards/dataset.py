@@ -141,9 +141,13 @@ class ShardedDataset:
         """All contigs end to end, uint8 codes, shape (bases,)."""
         return self.whole("reference")
 
+    def bits(self, field: str, rows: Rows) -> npt.NDArray[np.uint8]:
+        """Read a field of bits as zeros and ones, uint8, shape (batch, names)."""
+        return unpack(self.gather(field, rows), len(self.schema.field(field).names))
+
     def labels(self, rows: Rows) -> npt.NDArray[np.uint8]:
         """Read the field ``labels`` as zeros and ones, uint8, shape (batch, tasks)."""
-        return unpack(self.gather("labels", rows), len(self.schema.field("labels").names))
+        return self.bits("labels", rows)
 
     def split_rows(self, split: str) -> Rows:
         """Return the sample numbers of a split, in stored order, int64.

@@ -5,17 +5,15 @@ Exit status: 0 success, 2 bad input or configuration, 1 a failure at work, 130 i
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from data_shards.errors import InputError
+from jobs.cli_data import data_app
+from jobs.command import Json, RecipeName, failed, run
 from jobs.console import Console
 
 _EXAMPLES = """
@@ -41,46 +39,13 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(
-    help="Make, show and check data sets.", no_args_is_help=True, rich_markup_mode=None
-)
 recipes_app = typer.Typer(
     help="The systems that can be trained.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(data_app, name="data")
 app.add_typer(recipes_app, name="recipes")
 
-Json = Annotated[bool, typer.Option("--json", help="End stdout with one JSON object.")]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs and of the tracking database.")]
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="Name of the recipe: replisome recipes list.")
-]
-
-
-def run(json_mode: bool, work: Callable[[Console], dict[str, Any]]) -> None:
-    """Run a command: result to stdout, errors in words to stderr, and the right exit status."""
-    console = Console(json_mode)
-    try:
-        result = work(console)
-    except InputError as error:
-        raise _failed(console, str(error), 2) from None
-    except KeyboardInterrupt:
-        raise _failed(console, "interrupted", 130) from None
-    except Exception as error:
-        if "REPLISOME_TRACEBACK" in os.environ:
-            raise
-        text = f"{type(error).__name__}: {error}\n  (REPLISOME_TRACEBACK=1 shows where)"
-        raise _failed(console, text, 1) from None
-    console.result(result)
-    if result.get("faults"):
-        raise typer.Exit(1)
-
-
-def _failed(console: Console, text: str, status: int) -> typer.Exit:
-    console.say(f"error: {text}")
-    if console.json:
-        sys.stdout.write(json.dumps({"ok": False, "error": text, "status": status}) + "\n")
-    return typer.Exit(status)
 
 
 @recipes_app.command("list")
@@ -103,91 +68,6 @@ def recipes_show(name: RecipeName, json_: Json = False) -> None:
     from jobs.recipes import show_recipe
 
     run(json_, lambda console: show_recipe(name, console))
-
-
-@data_app.command("simulate")
-def data_simulate(
-    recipe: RecipeName,
-    out: Annotated[Path, typer.Option(help="New folder for the files.")],
-    seed: Annotated[int, typer.Option(help="Another seed, other files.")] = 0,
-    json_: Json = False,
-) -> None:
-    """Write raw files in published formats, with a planted truth.
-
-    Example: replisome data simulate danq --out raw/
-    """
-    from jobs.datasets import simulate_files
-
-    def work(console: Console) -> dict[str, Any]:
-        result = simulate_files(recipe, out, seed, console)
-        console.show(f"wrote {', '.join(result['files'])} into {out}")
-        return result
-
-    run(json_, work)
-
-
-@data_app.command("build")
-def data_build(
-    recipe: RecipeName,
-    source: Annotated[Path, typer.Option("--from", help="Folder of the raw files.")],
-    out: Annotated[Path, typer.Option(help="The data set to make, as X.zarr.")],
-    spec: Annotated[
-        Path | None,
-        typer.Option(help="Description of the data set [default: RECIPE.toml in --from]."),
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Build a data set from raw files; a killed build, run again, continues.
-
-    The description (TOML) names the reference, the interval file of each task, and the contigs
-    that are held out; docs/data.md shows one line by line.
-
-    \b
-    Examples:
-      replisome data build danq --from raw/ --out x.zarr
-      replisome data build danq --from genomes/ --spec yeast.toml --out yeast.zarr
-    """
-    from jobs.datasets import build_dataset
-
-    def work(console: Console) -> dict[str, Any]:
-        result = build_dataset(recipe, source, spec, out, console)
-        sizes = ", ".join(f"{name} {count:,}" for name, count in result["samples"].items())
-        console.show(f"built {out}: {sizes}; {len(result['tasks'])} tasks")
-        console.show(f"fingerprint: {result['fingerprint']}")
-        return result
-
-    run(json_, work)
-
-
-@data_app.command("show")
-def data_show(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="The data set, X.zarr.")],
-    json_: Json = False,
-) -> None:
-    """Show sizes, class balance, origin and three samples of a data set.
-
-    Example: replisome data show x.zarr
-    """
-    from jobs.datasets import show_dataset
-
-    run(json_, lambda console: show_dataset(data, console))
-
-
-@data_app.command("check")
-def data_check(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="The data set, X.zarr.")],
-    json_: Json = False,
-) -> None:
-    """Verify a data set from its bytes up; exit status 1 if anything is wrong.
-
-    Checks the checksums of all shards, that windows lie on their contigs and none is there twice,
-    that splits share no contig, and that every task has both classes in every split.
-
-    Example: replisome data check x.zarr
-    """
-    from jobs.datasets import check_dataset
-
-    run(json_, lambda console: check_dataset(data, console))
 
 
 Data = Annotated[Path, typer.Option(help="The data set (X.zarr).")]
@@ -347,9 +227,9 @@ def ui(
     try:
         serve(runs, host, port, console)
     except InputError as error:
-        raise _failed(console, str(error), 2) from None
+        raise failed(console, str(error), 2) from None
     except RuntimeError as error:
-        raise _failed(console, str(error), 1) from None
+        raise failed(console, str(error), 1) from None
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

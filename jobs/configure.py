@@ -50,7 +50,7 @@ def preflight(config: RunConfig, data: ShardedDataset) -> None:
         InputError: the data set is another recipe's or too small, or the grid does not fit.
     """
     recipe, schema = get_recipe(config.recipe), data.schema
-    if schema.recipe != config.recipe:
+    if schema.recipe not in ("", config.recipe):
         raise InputError(
             f"the data set was built for recipe {schema.recipe!r}, not {config.recipe!r}",
             path=data.path,

@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
+from data_shards.build.description import read_description
+from data_shards.build.plan import Plan
+from data_shards.build.rows_plan import plan_rows
+from data_shards.build.rows_spec import RowsSpec
 from data_shards.build.run import build, refuse_existing
 from data_shards.build.windows_plan import plan_windows
-from data_shards.build.windows_spec import read_spec
+from data_shards.build.windows_spec import WindowsSpec
 from data_shards.check import check
 from data_shards.dataset import ShardedDataset
+from data_shards.diff import diff
 from data_shards.errors import InputError
-from data_shards.sequence import decode
+from data_shards.progress import Progress
 from jobs.cluster import cluster
 from jobs.console import Console
 from jobs.provenance import command_line
@@ -46,16 +50,19 @@ def build_dataset(
     Raises:
         InputError: for every fault of a file; names file and line.
     """
-    recipe = get_recipe(recipe_name)
+    recipe = get_recipe(recipe_name) if recipe_name else None
     refuse_existing(out)
+    if recipe is None and spec_path is None:
+        raise InputError(
+            "neither a recipe nor a description is given",
+            remedy="name a recipe (replisome recipes list), or a description: --spec X.toml",
+        )
     if not source.is_dir():
         raise InputError("no such folder", path=source, remedy="give the folder of the raw files")
-    spec_path = spec_path if spec_path is not None else source / recipe.spec_name
+    if spec_path is None:
+        spec_path = source / recipe.spec_name if recipe is not None else source
     with console.step("read and check files"), console.bars() as bars:
-        spec = read_spec(spec_path)
-        plan = plan_windows(
-            spec, source, recipe=recipe.name, spec_path=spec_path, progress=bars.update
-        )
+        plan = _plan(read_description(spec_path), source, recipe_name, spec_path, bars.update)
     with console.step("build shards"), cluster(), console.bars() as bars:
         attributes = build(plan, out, command=command_line(), progress=bars.update)
     schema = attributes.schema_
@@ -63,92 +70,19 @@ def build_dataset(
         "data": str(out),
         "fingerprint": attributes.fingerprint,
         "samples": {name: split.samples for name, split in schema.splits.items()},
+        "fields": [field.name for field in schema.fields],
         "tasks": list(schema.task_names),
+        "dropped": plan.dropped,
         "seconds": console.seconds,
     }
 
 
-def show_dataset(path: Path, console: Console) -> dict[str, Any]:
-    """Show what is in a data set: sizes, class balance, origin, three samples."""
-    data = ShardedDataset(path)
-    schema, provenance = data.schema, data.attributes.provenance
-    window = schema.window
-    console.show(
-        f"{path}: {schema.kind} for recipe {schema.recipe!r}, {schema.samples:,} samples of "
-        f"{window.length} bp, labels by the central {window.center} bp, every {window.stride} bp, "
-        f"strands {window.strands}\nreference: {len(schema.contigs)} contigs, "
-        f"{schema.reference.total:,} bp\nfingerprint: {data.attributes.fingerprint}"
-    )
-    positives = data.positives()
-    balance = Table("task", *schema.splits, title="positives", title_justify="left")
-    for number, task in enumerate(schema.tasks):
-        cells = [
-            f"{positives[name][number]:,} ({positives[name][number] / split.samples:.2%})"
-            for name, split in schema.splits.items()
-        ]
-        balance.add_row(task.name, *cells)
-    sizes = [
-        f"{split.samples:,} on {len(split.contigs)} contig(s)" for split in schema.splits.values()
-    ]
-    balance.add_section()
-    balance.add_row("samples", *sizes)
-    console.show(balance)
-    for task in schema.tasks:
-        given = f"; scored where {' and '.join(task.given)} are positive" if task.given else ""
-        console.show(f"{task.name}: {task.rule}{given}")
-    samples = _samples(data)
-    rows = Table(
-        "sample",
-        "locus",
-        "strand",
-        "split",
-        "sequence",
-        "positive tasks",
-        title="samples",
-        title_justify="left",
-    )
-    for sample in samples:
-        rows.add_row(*(str(value) for value in sample.values()))
-    console.show(rows)
-    origin = Table(
-        "source file", "bytes", "sha256", title=f"built {provenance.created}", title_justify="left"
-    )
-    for source in provenance.sources:
-        origin.add_row(source.name, f"{source.bytes:,}", source.sha256[:16])
-    console.show(origin)
-    console.show(f"by: {provenance.command}")
-    return {
-        "data": str(path),
-        "fingerprint": data.attributes.fingerprint,
-        "schema": schema.model_dump(mode="json", by_alias=True),
-        "positives": {name: counts.tolist() for name, counts in positives.items()},
-        "provenance": provenance.model_dump(mode="json"),
-        "samples": samples,
-    }
-
-
-def _samples(data: ShardedDataset) -> list[dict[str, Any]]:
-    """Return the first sample of each split in words."""
-    schema, loci = data.schema, data.loci
-    found = []
-    for name, split in schema.splits.items():
-        row = split.start
-        start = int(loci.start[row])
-        sequence = decode(data.gather("sequence", np.array([row]))[0])
-        labels = data.labels(np.array([row]))[0]
-        positive = [t for t, bit in zip(schema.task_names, labels, strict=True) if bit]
-        contig = schema.contigs[int(loci.contig[row])].name
-        found.append(
-            {
-                "sample": row,
-                "locus": f"{contig}:{start:,}-{start + schema.window.length:,}",
-                "strand": "+" if loci.strand[row] > 0 else "-",
-                "split": name,
-                "sequence": f"{sequence[:12]}...{sequence[-12:]}",
-                "positive": ", ".join(positive) or "none",
-            }
-        )
-    return found
+def _plan(
+    spec: WindowsSpec | RowsSpec, source: Path, recipe: str, spec_path: Path, progress: Progress
+) -> Plan:
+    if isinstance(spec, RowsSpec):
+        return plan_rows(spec, source, recipe=recipe, spec_path=spec_path, progress=progress)
+    return plan_windows(spec, source, recipe=recipe, spec_path=spec_path, progress=progress)
 
 
 def check_dataset(path: Path, console: Console) -> dict[str, Any]:
@@ -164,3 +98,16 @@ def check_dataset(path: Path, console: Console) -> dict[str, Any]:
         "faults": sum(not finding.ok for finding in findings),
         "findings": [finding.__dict__ for finding in findings],
     }
+
+
+def diff_datasets(first: Path, second: Path, console: Console) -> dict[str, Any]:
+    """Show what differs between two data sets."""
+    found = diff(ShardedDataset(first), ShardedDataset(second))
+    if not found:
+        console.show("equal: the fingerprints agree")
+    table = Table("what", str(first), str(second))
+    for difference in found:
+        table.add_row(difference.what, difference.first, difference.second)
+    if found:
+        console.show(table)
+    return {"equal": not found, "differences": [difference.__dict__ for difference in found]}

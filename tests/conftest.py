@@ -49,14 +49,14 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def danq_data(simulated: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data set built from the simulated files. Not to be changed by tests."""
+    from data_shards.build.description import read_description
     from data_shards.build.run import build
     from data_shards.build.windows_plan import plan_windows
-    from data_shards.build.windows_spec import read_spec
 
     out = tmp_path_factory.mktemp("built") / "genome.zarr"
     spec = simulated / "danq.toml"
     build(
-        plan_windows(read_spec(spec), simulated, recipe="danq", spec_path=spec),
+        plan_windows(read_description(spec), simulated, recipe="danq", spec_path=spec),
         out,
         command="test",
     )

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.build.description import read_description
 from data_shards.build.windows import label
 from data_shards.build.windows_plan import WindowsPlan, plan_windows
-from data_shards.build.windows_spec import read_spec
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "yeast.toml"
 
 
 @pytest.fixture(scope="module")
 def plan(shared_data: Path) -> WindowsPlan:
-    return plan_windows(read_spec(EXAMPLE), shared_data, recipe="danq", spec_path=EXAMPLE)
+    return plan_windows(read_description(EXAMPLE), shared_data, recipe="danq", spec_path=EXAMPLE)
 
 
 def lines(path: Path) -> list[list[str]]:

@@ -44,6 +44,11 @@ class Plan(Protocol):
         ...
 
     @property
+    def dropped(self) -> int:
+        """Samples that are left out, by the description's own rule."""
+        ...
+
+    @property
     def identity(self) -> str:
         """A sha256 that is equal for equal input: decides whether a build can be continued."""
         ...

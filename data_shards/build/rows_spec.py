@@ -37,7 +37,9 @@ class SamplesSpec(Document):
     @model_validator(mode="after")
     def _sheet_has_names(self) -> Self:
         if self.sheet is not None and self.match == "name" and self.id is None:
-            raise ValueError('samples.id is needed to match the sheet by name (or match="position")')
+            raise ValueError(
+                'samples.id is needed to match the sheet by name (or match="position")'
+            )
         if self.sheet is None and (self.id is not None or self.header):
             raise ValueError("samples.id and samples.header are of a sheet, and there is none")
         return self
@@ -178,7 +180,9 @@ class RowsSpec(Document):
     def _fields_agree(self) -> Self:
         fields = (*self.matrices, *self.arrays, *self.sequences, *self.columns)
         if not fields:
-            raise ValueError("no field: give [[matrices]], [[arrays]], [[sequences]] or [[columns]]")
+            raise ValueError(
+                "no field: give [[matrices]], [[arrays]], [[sequences]] or [[columns]]"
+            )
         names = [field.name for field in fields]
         for name in names:
             if names.count(name) > 1:
@@ -191,8 +195,7 @@ class RowsSpec(Document):
             raise ValueError(f"field {needs[0]!r} reads a column, but samples.sheet is not given")
         if self.arrays and self.samples.match == "name":
             raise ValueError(
-                f"array {self.arrays[0].name!r} has no sample names: "
-                'set samples.match = "position"'
+                f'array {self.arrays[0].name!r} has no sample names: set samples.match = "position"'
             )
         if self.splits.field is not None and self.splits.field not in [
             field.name for field in self.sequences

@@ -44,22 +44,22 @@ def scatter(path: Path, positions: Positions, rows: npt.NDArray[Any]) -> None:
 
 
 def scatter_columns(
-    path: Path, positions: Positions, columns: slice, values: npt.NDArray[Any]
+    path: Path, positions: Positions, columns: npt.NDArray[np.int64], values: npt.NDArray[Any]
 ) -> None:
     """Write some columns of all rows.
 
     Args:
         path: of the staged array, shape (n, columns).
         positions: where each row of ``values`` goes; -1 to leave it out.
-        columns: which columns.
-        values: shape (rows, columns in the slice).
+        columns: numbers of the columns, int64.
+        values: shape (rows, columns).
     """
     kept = np.flatnonzero(positions >= 0)
     step = max(1, _TOUCHED // (_PAGE + values[:1].nbytes))
     for first in range(0, len(kept), step):
         chosen = kept[first : first + step]
         target = np.load(path, mmap_mode="r+")
-        target[positions[chosen], columns] = values[chosen]
+        target[np.ix_(positions[chosen], columns)] = values[chosen]
         del target
 
 

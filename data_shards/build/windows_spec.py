@@ -6,13 +6,12 @@ which contigs are held out. ``docs/data.md`` has an annotated example.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from data_shards.contigs import Naming, NamingRule
-from data_shards.documents import Document, parse, read_toml
+from data_shards.documents import Document
 from data_shards.loci import WindowSpec
 from data_shards.sources.fasta import ContigOrder
 from data_shards.sources.intervals import IntervalFormat
@@ -83,6 +82,7 @@ class SplitSpec(Document):
 class WindowsSpec(Document):
     """A windows data set, described."""
 
+    kind: Literal["windows"] = "windows"
     reference: ReferenceSpec
     windows: WindowSpec = WindowSpec()
     splits: SplitSpec
@@ -110,13 +110,3 @@ class WindowsSpec(Document):
                     f"the centre of {self.windows.center} bp"
                 )
         return self
-
-
-def read_spec(path: Path) -> WindowsSpec:
-    """Read and check a data set description.
-
-    Raises:
-        InputError: the file is missing, is no TOML, or a key or value is wrong.
-    """
-    remedy = "describe the data set in it (docs/data.md shows how), or name another with --spec"
-    return parse(WindowsSpec, read_toml(path, remedy=remedy), path)

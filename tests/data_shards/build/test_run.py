@@ -14,9 +14,9 @@ import pysam
 import pytest
 import zarr
 
+from data_shards.build.description import read_description
 from data_shards.build.run import build
 from data_shards.build.windows_plan import WindowsPlan, plan_windows
-from data_shards.build.windows_spec import read_spec
 from data_shards.dataset import ShardedDataset
 from data_shards.errors import CorruptDataError, InputError
 from data_shards.sequence import decode
@@ -27,7 +27,7 @@ SMALL = 4096  # rows and bases a shard: many shards from little data
 def make_plan(folder: Path, rows_per_shard: int = 65536) -> WindowsPlan:
     spec = folder / "danq.toml"
     return plan_windows(
-        read_spec(spec),
+        read_description(spec),
         folder,
         recipe="danq",
         spec_path=spec,

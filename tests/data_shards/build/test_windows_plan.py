@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.build.description import read_description
 from data_shards.build.windows_plan import plan_windows
-from data_shards.build.windows_spec import read_spec
 from data_shards.errors import InputError
 
 
@@ -22,7 +22,7 @@ def replan(raw: Path, old: str = "", new: str = "") -> None:
     text = spec.read_text()
     assert old in text
     spec.write_text(text.replace(old, new, 1) if old else text + new)
-    plan_windows(read_spec(spec), raw, recipe="danq", spec_path=spec)
+    plan_windows(read_description(spec), raw, recipe="danq", spec_path=spec)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_holding_out_everything_is_refused(raw: Path) -> None:
 def test_excluded_contigs_have_no_windows(raw: Path) -> None:
     spec = raw / "danq.toml"
     spec.write_text(spec.read_text().replace("[windows]", 'exclude = ["chr3"]\n\n[windows]'))
-    plan = plan_windows(read_spec(spec), raw, recipe="danq", spec_path=spec)
+    plan = plan_windows(read_description(spec), raw, recipe="danq", spec_path=spec)
     assert plan.schema.samples == 11 * 800
     assert "chr3" not in plan.schema.splits["train"].contigs
 
 
 def test_rules_are_told_in_words(raw: Path) -> None:
     spec = raw / "danq.toml"
-    plan = plan_windows(read_spec(spec), raw, recipe="danq", spec_path=spec)
+    plan = plan_windows(read_description(spec), raw, recipe="danq", spec_path=spec)
     assert plan.schema.tasks[0].rule == "intervals cover 100 or more of the central 200 bp"
     assert plan.schema.tasks[3].given == ("motif_a", "motif_b")

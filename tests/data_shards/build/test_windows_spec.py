@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.build.windows_spec import read_spec
+from data_shards.build.description import read_description
 from data_shards.errors import InputError
 
 GOOD = """
@@ -28,7 +28,7 @@ def spec(tmp_path: Path, text: str) -> Path:
 
 
 def test_deepsea_is_the_default_window(tmp_path: Path) -> None:
-    window = read_spec(spec(tmp_path, GOOD)).windows
+    window = read_description(spec(tmp_path, GOOD)).windows
     assert (window.length, window.center, window.stride, window.strands) == (1000, 200, 200, "+")
 
 
@@ -53,7 +53,7 @@ def test_a_wrong_description_is_refused_with_key_and_remedy(
 ) -> None:
     path = spec(tmp_path, text)
     with pytest.raises(InputError) as caught:
-        read_spec(path)
+        read_description(path)
     assert problem in str(caught.value)
     assert caught.value.path == path
     assert remedy in (caught.value.remedy or "")
@@ -61,5 +61,5 @@ def test_a_wrong_description_is_refused_with_key_and_remedy(
 
 def test_a_missing_description_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file") as caught:
-        read_spec(tmp_path / "danq.toml")
+        read_description(tmp_path / "danq.toml")
     assert "--spec" in (caught.value.remedy or "")
