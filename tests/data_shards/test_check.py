@@ -19,9 +19,9 @@ def test_a_good_data_set_has_no_fault(danq_data: Path) -> None:
     findings = check(danq_data)
     assert [finding.check for finding in findings] == [
         "files",
-        "reference",
-        "loci",
         "splits",
+        "loci",
+        "sequence",
         "labels",
     ]
     assert all(finding.ok for finding in findings)
@@ -75,7 +75,7 @@ def set_row(row: int, value: int) -> object:
 @pytest.mark.parametrize(
     ("array", "change", "check_name", "problem"),
     [
-        ("reference", set_row(5, 9), "reference", "a code above 4"),
+        ("reference", set_row(5, 9), "sequence", "a code above 4"),
         ("start", set_row(3, 10**9), "loci", "row 3: the window is not on its contig"),
         ("contig", set_row(3, 77), "loci", "row 3: unknown contig"),
         ("start", set_row(1, 0), "loci", "1 windows are there more than once"),
