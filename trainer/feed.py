@@ -5,11 +5,7 @@ Both ends compute the same rows from the sample order and read their own arrays;
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +17,6 @@ from data_shards.order import SampleOrder
 from trainer.grid import BatchLayout, EvaluationLayout
 
 MicroBatch = tuple[Tensor, Tensor]
-T = TypeVar("T")
 
 _NOTHING = torch.zeros(0)
 
@@ -79,62 +74,3 @@ class Feed:
         if self._targets:
             targets = torch.from_numpy(self._data.gather("labels", rows)).split(micro_batch)
         return list(zip(inputs, targets, strict=True))
-
-
-class Prefetch(Generic[T]):
-    """Computes the items of a sequence ahead, in order, in one thread.
-
-    Args:
-        item: from a number to the item.
-        start: first number.
-        stop: end number, exclusive.
-        depth: items held ready at most.
-
-    Attributes:
-        waited: seconds the consumer has waited for items in all.
-    """
-
-    def __init__(self, item: Callable[[int], T], start: int, stop: int, depth: int = 2) -> None:
-        self.waited = 0.0
-        self._count = stop - start
-        self._ready: queue.Queue[T | BaseException] = queue.Queue(depth)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(
-            target=self._work, args=(item, start, stop), name="prefetch", daemon=True
-        )
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[T]:
-        """Yield the items; an error in the thread is raised here."""
-        for _ in range(self._count):
-            begin = time.perf_counter()
-            item = self._ready.get()
-            self.waited += time.perf_counter() - begin
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def close(self) -> None:
-        """Stop the thread, also in the middle of the sequence."""
-        self._stopped.set()
-        while self._thread.is_alive():
-            try:
-                self._ready.get(timeout=0.05)
-            except queue.Empty:
-                continue
-        self._thread.join()
-
-    def _work(self, item: Callable[[int], T], start: int, stop: int) -> None:
-        for number in range(start, stop):
-            try:
-                result: T | BaseException = item(number)
-            except BaseException as error:  # handed to the consumer, which raises it
-                result = error
-            while not self._stopped.is_set():
-                try:
-                    self._ready.put(result, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if self._stopped.is_set() or isinstance(result, BaseException):
-                return

@@ -20,12 +20,13 @@ import torch
 import torch.distributed as dist
 
 from data_shards.dataset import ShardedDataset
+from data_shards.prefetch import Prefetch
 from trainer.clock import Clock, Patience
 from trainer.cut import LayerCost, balance, check_cut, measure
 from trainer.engine import Engine, prepare
 from trainer.evaluation import evaluate
 from trainer.events import FILE_NAME, EventWriter, log_scores
-from trainer.feed import Feed, Prefetch
+from trainer.feed import Feed
 from trainer.grid import BatchLayout, Grid, lay_out
 from trainer.metrics import Scores
 from trainer.recipe import Layer, Loss, Network, build_layer, shape_of, trainable

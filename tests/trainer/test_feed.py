@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from data_shards.dataset import ShardedDataset
-from trainer.feed import Feed, Prefetch
+from trainer.feed import Feed
 from trainer.grid import BatchLayout, EvaluationLayout
 
 
@@ -53,33 +51,3 @@ def test_evaluation_reads_rows_in_order_and_pads_with_the_last(danq_data: Path) 
     codes = torch.cat(read).numpy()
     assert np.array_equal(codes[:50], data.gather("sequence", rows))
     assert (codes[50:] == data.gather("sequence", rows[-1:])).all()
-
-
-def test_prefetch_gives_the_items_in_order_and_counts_the_wait() -> None:
-    batches = Prefetch(lambda n: n * n, 3, 9)
-    assert list(batches) == [9, 16, 25, 36, 49, 64]
-    assert batches.waited >= 0
-    batches.close()
-
-
-def test_an_error_while_reading_ahead_reaches_the_consumer() -> None:
-    def item(number: int) -> int:
-        if number == 2:
-            raise OSError("the disk is gone")
-        return number
-
-    batches = Prefetch(item, 0, 5)
-    seen = []
-    with pytest.raises(OSError, match="the disk is gone"):
-        for number in batches:
-            seen.append(number)
-    assert seen == [0, 1]
-    batches.close()
-
-
-def test_closing_early_leaves_no_thread() -> None:
-    before = threading.active_count()
-    batches = Prefetch(lambda n: n, 0, 10**9)
-    assert next(iter(batches)) == 0
-    batches.close()
-    assert threading.active_count() == before
