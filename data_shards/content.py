@@ -27,23 +27,24 @@ class Finding:
 
 def check_field(data: ShardedDataset, field: FieldEntry) -> list[Finding]:
     """Check one field, by its kind."""
-    if field.kind == "window":
-        return [_codes(field.name, data, "reference")]
     if field.kind == "bits":
         return _bits(data, field)
     if field.kind in ("ragged", "sparse"):
-        bounds = _bounds(data, field)
-        if not bounds.ok:
-            return [bounds]
-        values = f"{field.name}.values"
-        if field.kind == "sparse":
-            return [bounds, _numbers(field.name, data, values)]
-        return [bounds] if field.name == "id" else [bounds, _codes(field.name, data, values)]
+        return _pooled(data, field)
     if field.dtype == "int64" and field.names and not field.shape:
         return _classes(data, field)
-    if field.missing == UNKNOWN:
-        return [_codes(field.name, data, field.name)]
-    return [_numbers(field.name, data, field.name)]
+    array = "reference" if field.kind == "window" else field.name
+    look = _codes if field.missing == UNKNOWN else _numbers
+    return [look(field.name, data, array)]
+
+
+def _pooled(data: ShardedDataset, field: FieldEntry) -> list[Finding]:
+    """Check where the rows of a ragged or sparse field lie, and what is in them."""
+    bounds = _bounds(data, field)
+    if not bounds.ok or field.name == "id":
+        return [bounds]
+    look = _numbers if field.kind == "sparse" else _codes
+    return [bounds, look(field.name, data, f"{field.name}.values")]
 
 
 def _blocks(array: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:

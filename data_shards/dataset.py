@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from data_shards.augment import Draws
 from data_shards.bits import unpack
 from data_shards.errors import CorruptDataError
 from data_shards.gather import Ragged, Rows, gather, ragged
 from data_shards.loci import Loci
-from data_shards.order import SampleOrder
 from data_shards.sequence import Codes
 from data_shards.store.manifest import ShardRecord, read_manifest, verify
 from data_shards.store.reader import ArrayReader, MappedArray
 from data_shards.store.schema import Attributes, Schema, fingerprint, read_attributes
 from data_shards.store.shards import map_shards
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class ShardedDataset:
@@ -68,12 +64,13 @@ class ShardedDataset:
         """Names of the arrays that have been touched."""
         return frozenset(self._opened)
 
-    def gather(self, field: str, rows: Rows) -> npt.NDArray[Any]:
+    def gather(self, field: str, rows: Rows, draws: Draws | None = None) -> npt.NDArray[Any]:
         """Read one field of some samples.
 
         Args:
             field: name of the field.
             rows: sample numbers, int64, shape (batch,), in any order.
+            draws: how each sample is augmented, if at all.
 
         Returns:
             Shape (batch, *shape of the field): codes, bits or numbers as the schema says; ragged
@@ -83,53 +80,11 @@ class ShardedDataset:
             InputError: there is no such field.
             CorruptDataError: a shard of its arrays changed.
         """
-        return gather(self.schema.field(field), self.schema, self.array, rows)
+        return gather(self.schema.field(field), self.schema, self.array, rows, draws)
 
     def ragged(self, field: str, rows: Rows) -> Ragged:
         """Read a ragged field without padding."""
         return ragged(self.schema.field(field), self.array, rows)
-
-    def batches(
-        self,
-        order: SampleOrder,
-        *,
-        split: str,
-        batch_size: int,
-        start: int = 0,
-        stop: int,
-        replica: int = 0,
-        replicas: int = 1,
-        fields: Sequence[str],
-    ) -> Iterator[dict[str, Tensor]]:
-        """Read the batches of optimizer steps ``start`` to ``stop`` (exclusive).
-
-        Args:
-            order: of the samples of the split.
-            split: name of the split.
-            batch_size: samples of a step over all replicas; a multiple of ``replicas``.
-            start: first step; any step costs the same to begin at.
-            stop: end step.
-            replica: number of the replica that reads, 0-based.
-            replicas: how many there are.
-            fields: what to read; nothing else is touched.
-
-        Yields:
-            For each step one tensor a field, shape (batch_size / replicas, *shape of the field).
-
-        Raises:
-            ValueError: the order is of another number of samples, or the batch does not divide.
-        """
-        import torch  # readers without torch are possible: everything else here is numpy
-
-        entry = self.schema.split(split)
-        if order.rows != entry.samples:
-            raise ValueError(f"an order of {order.rows} rows for a split of {entry.samples}")
-        if batch_size % replicas:
-            raise ValueError(f"batch_size {batch_size} is no multiple of {replicas} replicas")
-        share = batch_size // replicas
-        for step in range(start, stop):
-            rows = entry.start + order.ids(step * batch_size + replica * share, share)
-            yield {name: torch.from_numpy(self.gather(name, rows)) for name in fields}
 
     @cached_property
     def loci(self) -> Loci:

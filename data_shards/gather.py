@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_shards.augment import Draws, apply_codes, apply_tracks
 from data_shards.sequence import Codes, reverse_complement
 from data_shards.store.reader import ArrayReader
 from data_shards.store.schema import FieldEntry, Schema
@@ -45,16 +46,28 @@ class Ragged:
         return out
 
 
-def gather(field: FieldEntry, schema: Schema, arrays: Arrays, rows: Rows) -> npt.NDArray[Any]:
+def gather(
+    field: FieldEntry, schema: Schema, arrays: Arrays, rows: Rows, draws: Draws | None = None
+) -> npt.NDArray[Any]:
     """Gather a batch.
+
+    Args:
+        field: what to gather.
+        schema: of the data set.
+        arrays: opens its arrays.
+        rows: sample numbers.
+        draws: how each sample is augmented, if at all: windows move, turn to the other strand and
+            are masked, tracks turn with them.
 
     Returns:
         Shape (batch, *field.shape), dtype field.dtype; see the table in ``store/schema.py``.
     """
     if field.kind == "window":
-        return _windows(schema, arrays, rows)
+        codes = _windows(schema, arrays, rows, 0 if draws is None else draws.shift)
+        return codes if draws is None else apply_codes(draws, codes)
     if field.kind == "track":
-        return _track(field, schema, arrays, rows)
+        bins = _track(field, schema, arrays, rows)
+        return bins if draws is None else apply_tracks(draws, bins, _swap(field))
     if field.kind == "ragged":
         if field.pad is None:
             raise ValueError(f"field {field.name!r} has no pad value")
@@ -79,9 +92,16 @@ def _places(field: FieldEntry, arrays: Arrays, rows: Rows) -> tuple[Rows, Rows]:
     return np.arange(total) + np.repeat(start - (ends - lengths), lengths), lengths
 
 
-def _windows(schema: Schema, arrays: Arrays, rows: Rows) -> Codes:
+def shift_limits(schema: Schema, arrays: Arrays, rows: Rows) -> tuple[Rows, Rows]:
+    """Say how far each window can move to the left (negative) and to the right on its contig."""
+    start = arrays("start").take(rows)
+    lengths = np.array(schema.reference.lengths, dtype=np.int64)[arrays("contig").take(rows)]
+    return -start, lengths - (start + schema.window.length)
+
+
+def _windows(schema: Schema, arrays: Arrays, rows: Rows, shift: Rows | int) -> Codes:
     contig = arrays("contig").take(rows)
-    begin = schema.reference.offsets[contig] + arrays("start").take(rows)
+    begin = schema.reference.offsets[contig] + arrays("start").take(rows) + shift
     codes: Codes = arrays("reference").slices(begin, schema.window.length)
     backward = arrays("strand").take(rows) < 0
     if backward.any():
@@ -96,8 +116,15 @@ def _track(field: FieldEntry, schema: Schema, arrays: Arrays, rows: Rows) -> npt
     bins = arrays(field.name).slices(begin, field.shape[0])
     backward = arrays("strand").take(rows) < 0
     if backward.any():
-        bins[backward] = bins[backward][:, ::-1]
+        turned = bins[backward][:, ::-1]
+        swap = _swap(field)
+        bins[backward] = turned if swap is None else turned[:, :, swap]
     return bins
+
+
+def _swap(field: FieldEntry) -> Rows | None:
+    """Which channel takes the place of each on the other strand; None if all stay."""
+    return np.array(field.swap, dtype=np.int64) if field.swap else None
 
 
 def _bin(field: FieldEntry) -> int:
@@ -135,5 +162,8 @@ def _scatter() -> Callable[[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]
                 out[row, indices[place]] = values[place]
                 place += 1
 
-    compiled: Callable[..., None] = njit(nogil=True, cache=True)(scatter)
+    try:
+        compiled: Callable[..., None] = njit(nogil=True, cache=True)(scatter)
+    except RuntimeError:  # no folder is writable for the cache
+        compiled = njit(nogil=True)(scatter)
     return compiled

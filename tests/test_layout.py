@@ -29,9 +29,10 @@ def test_imports_go_one_way_from_jobs_to_trainer_to_data_shards(path: Path) -> N
     assert not upward, f"{path.name} imports {upward}"
 
 
-def test_data_shards_has_no_model_code() -> None:
+def test_data_shards_has_no_model_code_and_meets_torch_at_its_last_step_only() -> None:
     shards = [path for path in SOURCES if path.relative_to(ROOT).parts[0] == "data_shards"]
-    assert not [path for path in shards if "torch" in imported_packages(path)]
+    meeting = [path.name for path in shards if "torch" in imported_packages(path)]
+    assert meeting == ["batches.py"]
 
 
 def test_no_source_file_holds_two_ideas() -> None:

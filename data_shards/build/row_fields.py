@@ -20,8 +20,9 @@ from data_shards.build.staging import Positions, create, scatter
 from data_shards.errors import InputError
 from data_shards.sequence import UNKNOWN
 from data_shards.sources.arrays import ArraySource, onehot_to_codes
+from data_shards.sources.columns import categories, numbers, strings
 from data_shards.sources.sequences import Alphabet, Records, encode_text, stream_records
-from data_shards.sources.tables import Table, categories, numbers, strings
+from data_shards.sources.tables import Table
 from data_shards.store.schema import FieldEntry
 
 BLOCK_BYTES = 32 << 20
@@ -67,7 +68,7 @@ class ArrayField:
     @property
     def count(self) -> int:
         """Rows in the source."""
-        return self.source.shape[0]
+        return int(self.source.shape[0])
 
     @property
     def samples(self) -> None:

@@ -24,7 +24,7 @@ from data_shards.build.row_fields import (
     open_fasta_records,
     open_sequences_of_sheet,
 )
-from data_shards.build.row_splits import split_rows
+from data_shards.build.row_splits import SHEET, split_rows
 from data_shards.build.rows_spec import RowsSpec
 from data_shards.build.staging import Positions, create, read, shape_of
 from data_shards.build.transforms import convert, fit_staged
@@ -32,12 +32,11 @@ from data_shards.errors import InputError
 from data_shards.loci import SPLITS
 from data_shards.progress import Progress, silent
 from data_shards.sources.arrays import open_array
+from data_shards.sources.columns import strings
 from data_shards.sources.files import SourceFile, identify
-from data_shards.sources.tables import Table, read_table, strings
+from data_shards.sources.tables import Table, read_table
 from data_shards.store.layout import SHARD_BYTES, rows_per_shard
 from data_shards.store.schema import ArrayEntry, FieldEntry, Schema, Split
-
-SHEET = "the sheet"
 
 
 @dataclass(frozen=True)

@@ -178,12 +178,16 @@ class RowsSpec(Document):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        fields = (*self.matrices, *self.arrays, *self.sequences, *self.columns)
-        if not fields:
+        names = [
+            *(field.name for field in self.matrices),
+            *(field.name for field in self.arrays),
+            *(field.name for field in self.sequences),
+            *(field.name for field in self.columns),
+        ]
+        if not names:
             raise ValueError(
                 "no field: give [[matrices]], [[arrays]], [[sequences]] or [[columns]]"
             )
-        names = [field.name for field in fields]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two fields are called {name!r}")

@@ -15,8 +15,11 @@ from data_shards.documents import Document
 from data_shards.loci import WindowSpec
 from data_shards.sources.fasta import ContigOrder
 from data_shards.sources.intervals import IntervalFormat
+from data_shards.sources.signal import Summary
+from data_shards.store.schema import Role
 
 Anchor = Literal["interval", "start", "end", "midpoint"]
+TrackFormat = Literal["bigWig", "bedGraph", "bam", "cram", "tagAlign"]
 
 
 class ReferenceSpec(Document):
@@ -72,6 +75,31 @@ class TaskSpec(Document):
         return self
 
 
+class SignalSpec(Document):
+    """How the tracks of a data set are binned; they share one array."""
+
+    bin: int = Field(128, ge=1, description="bp a bin; divides length, stride and every start")
+    dtype: Literal["float16", "float32"] = Field(
+        "float16", description="a value that does not fit is an error, never clipped"
+    )
+    role: Role = Field("target", description='"input" for marks that a network reads')
+
+
+class TrackSpec(Document):
+    """One signal along the genome."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$")
+    file: str = Field(description="bigWig, bedGraph, BAM, CRAM or tagAlign, relative to --from")
+    format: TrackFormat | None = Field(None, description="default: by extension")
+    summary: Summary = Field("mean", description="of a bin's bases; reads are counted")
+    missing: float | Literal["error", "keep"] = Field(
+        "error",
+        description="a number: the value of bases without data; "
+        '"keep": a bin without data is NaN; "error": it is an error',
+    )
+    min_mapq: int = Field(0, ge=0, description="reads below this mapping quality are not counted")
+
+
 class SplitSpec(Document):
     """Whole contigs held out; every other contig that is tiled is for training."""
 
@@ -86,7 +114,9 @@ class WindowsSpec(Document):
     reference: ReferenceSpec
     windows: WindowSpec = WindowSpec()
     splits: SplitSpec
-    tasks: tuple[TaskSpec, ...] = Field(min_length=1)
+    tasks: tuple[TaskSpec, ...] = ()
+    signal: SignalSpec = SignalSpec()
+    tracks: tuple[TrackSpec, ...] = ()
 
     @field_validator("tasks")
     @classmethod
@@ -100,6 +130,22 @@ class WindowsSpec(Document):
                 if other not in names or other == task.name:
                     raise ValueError(f"task {task.name!r}: given {other!r} is no other task")
         return tasks
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Self:
+        if not self.tasks and not self.tracks:
+            raise ValueError("neither a task nor a track: give [[tasks]] or [[tracks]]")
+        names = [track.name for track in self.tracks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two tracks are called {name!r}")
+        sizes = {"length": self.windows.length, "stride": self.windows.stride}
+        for key, size in sizes.items() if self.tracks else ():
+            if size % self.signal.bin:
+                raise ValueError(
+                    f"windows.{key} ({size}) is no multiple of signal.bin ({self.signal.bin})"
+                )
+        return self
 
     @model_validator(mode="after")
     def _rules_can_be_met(self) -> Self:

@@ -88,6 +88,9 @@ class FieldEntry(Document):
     pad: float | None = Field(None, description="fills a ragged row up to the longest")
     names: tuple[str, ...] = Field((), description="of the last axis, or of the classes")
     bin: int | None = Field(None, description="bp a bin of a track")
+    swap: tuple[int, ...] = Field(
+        (), description="on the other strand, which channel takes the place of each; none: itself"
+    )
     normalise: str | None = Field(None, description="the fitted transform that was applied, JSON")
 
 

@@ -1,0 +1,121 @@
+"""Which split each sample of a rows data set is in, as its description says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data_shards.build.homology import homology_groups
+from data_shards.build.matching import Matched
+from data_shards.build.row_fields import RowField, SequenceField
+from data_shards.build.rows_spec import RowSplitSpec, RowsSpec
+from data_shards.build.splits import (
+    balanced_split,
+    fold_split,
+    given_split,
+    random_split,
+)
+from data_shards.errors import InputError
+from data_shards.sources.columns import strings
+from data_shards.sources.tables import Table
+
+SHEET = "the sheet"
+"""How the sheet is called among the sources that are matched."""
+
+
+def split_rows(
+    spec: RowsSpec,
+    fields: Sequence[RowField],
+    table: Table | None,
+    matched: Matched,
+    spec_path: Path | str,
+) -> npt.NDArray[np.uint8]:
+    """Split the samples.
+
+    Args:
+        spec: the description.
+        fields: the opened sources.
+        table: the sheet, if there is one.
+        matched: the samples, and where each source has them.
+        spec_path: named in messages about the description.
+
+    Returns:
+        uint8, shape (samples,), index into ``SPLITS``.
+
+    Raises:
+        InputError: the rule can't be applied to these samples; says why.
+    """
+    rule = spec.splits
+    names = list(matched.names) or [str(row) for row in range(matched.count)]
+    classes = _column(rule.stratify, table, matched, spec_path) if rule.stratify else None
+    if rule.by == "random":
+        if classes is None:
+            return random_split(names, valid=rule.valid, test=rule.test, seed=rule.seed)
+        return balanced_split(
+            names, valid=rule.valid, test=rule.test, seed=rule.seed, classes=classes
+        )
+    if rule.by == "column":
+        assert rule.column is not None  # the description's own check
+        return given_split(_column(rule.column, table, matched, spec_path))
+    groups = _groups(rule, names, fields, table, matched, spec_path)
+    if rule.by == "kfold":
+        return fold_split(
+            groups,
+            folds=rule.folds,
+            fold=rule.fold,
+            seed=rule.seed,
+            classes=classes,
+            group_prefix=rule.prefix,
+        )
+    return balanced_split(
+        groups,
+        valid=rule.valid,
+        test=rule.test,
+        seed=rule.seed,
+        classes=classes,
+        group_prefix=rule.prefix,
+    )
+
+
+def _groups(
+    rule: RowSplitSpec,
+    names: list[str],
+    fields: Sequence[RowField],
+    table: Table | None,
+    matched: Matched,
+    spec_path: Path | str,
+) -> list[str]:
+    """Name the group of each sample; without a rule for groups each is a group of its own."""
+    if rule.by == "homology":
+        field = next(f for f in fields if f.name == rule.field)
+        assert isinstance(field, SequenceField)  # the description's own check
+        codes = np.concatenate([block.codes for block in field.records()])
+        rows = matched.rows[field.name]
+        starts = np.concatenate([[0], np.cumsum(field.lengths)[:-1]]).astype(np.int64)
+        groups = homology_groups(
+            codes,
+            starts[rows],
+            field.lengths[rows],
+            k=rule.kmer,
+            threshold=rule.threshold,
+            seed=rule.seed,
+        )
+        return [str(group) for group in groups]
+    if rule.column is not None:
+        return _column(rule.column, table, matched, spec_path)
+    return names
+
+
+def _column(column: str, table: Table | None, matched: Matched, spec_path: Path | str) -> list[str]:
+    """Read a column of the sheet, a value for each sample."""
+    if table is None:
+        raise InputError(
+            f"the split uses column {column!r}, but there is no sheet",
+            path=spec_path,
+            remedy="set samples.sheet",
+        )
+    values = strings(table, column)
+    return [values[row] for row in matched.rows[SHEET]]
