@@ -104,7 +104,7 @@ def _expected(sizes: npt.NDArray[np.int64], batch_size: int) -> float:
 
     The count of a class in such a batch is hypergeometric, so this is exact and not another sample.
     """
-    from scipy.stats import hypergeom  # type: ignore[import-untyped]
+    from scipy.stats import hypergeom
 
     several, times = np.unique(sizes, return_counts=True)  # classes of one size expect the same
     counts = np.arange(1, batch_size + 1)

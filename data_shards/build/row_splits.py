@@ -101,7 +101,6 @@ def _groups(
             field.lengths[rows],
             k=rule.kmer,
             threshold=rule.threshold,
-            seed=rule.seed,
         )
         return [str(group) for group in groups]
     if rule.column is not None:

@@ -146,9 +146,9 @@ class RowSplitSpec(Document):
     folds: int = Field(5, ge=3)
     fold: int = Field(0, ge=0, description="the fold that is the test split")
     field: str | None = Field(None, description="sequence field whose homologues stay together")
-    kmer: int = Field(7, ge=3, le=31)
+    kmer: int = Field(8, ge=3, le=31)
     threshold: float = Field(
-        0.3, gt=0, le=1, description="Jaccard similarity of k-mers from which two are homologues"
+        0.1, gt=0, le=1, description="Jaccard similarity of k-mers from which two are homologues"
     )
     seed: int = 0
 

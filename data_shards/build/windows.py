@@ -84,7 +84,9 @@ def _anchor(
     """Return the anchored start and end: the interval itself, or one base of it."""
     if task.anchor == "interval":
         return intervals.start, intervals.end
-    if task.anchor == "midpoint":
+    if task.anchor == "summit" and intervals.summit is not None:
+        base = intervals.summit
+    elif task.anchor == "midpoint":
         base = (intervals.start + intervals.end) // 2
     else:
         left = (intervals.strand >= 0) == (task.anchor == "start")

@@ -14,6 +14,7 @@ import pandas as pd
 from data_shards.bits import pack
 from data_shards.build.intervals import stage_intervals, staged_intervals
 from data_shards.build.plan import ShardJob, cut
+from data_shards.build.task_files import read_task_file
 from data_shards.build.windows import label, select, tile
 from data_shards.build.windows_spec import TaskSpec, WindowsSpec
 from data_shards.contigs import Contigs
@@ -23,7 +24,7 @@ from data_shards.progress import Progress, silent
 from data_shards.sequence import ALPHABET, UNKNOWN
 from data_shards.sources.fasta import check_order, read_codes, scan_fasta, stage_fasta
 from data_shards.sources.files import SourceFile, identify
-from data_shards.sources.intervals import Intervals, read_intervals
+from data_shards.sources.intervals import Intervals
 from data_shards.store.layout import SHARD_BYTES
 from data_shards.store.schema import (
     ArrayEntry,
@@ -154,15 +155,15 @@ def plan_windows(
         spec.reference.order,
     )
     chosen: list[pd.DataFrame] = []
-    read: dict[tuple[Path, str | None], Intervals] = {}  # tasks may share a file
+    read: dict[str, Intervals] = {}  # tasks may share a file
     for number, task in enumerate(spec.tasks, start=1):
         progress("reading", number, files)
         path = folder / task.file
         if path not in sources:
             sources[path] = identify(path)
-        key = (path, task.format)
+        key = f"{path} {task.format} {task.feature} {task.where}"
         if key not in read:
-            read[key] = read_intervals(path, contigs, spec.reference.naming, task.format)
+            read[key] = read_task_file(path, task, contigs, spec.reference.naming)
         chosen.append(_choose(read[key], task, contigs, path))
     progress("reading", files, files)
     loci, ranges = tile(contigs, spec.windows, members)
@@ -260,6 +261,12 @@ def _choose(intervals: Intervals, task: TaskSpec, contigs: Contigs, path: Path) 
             path=path,
             remedy='use anchor = "interval" or "midpoint", or a file with strands (bed6)',
         )
+    if task.anchor == "summit" and (intervals.summit is None or (intervals.summit < 0).any()):
+        raise InputError(
+            f"task {task.name!r} is anchored at the summit, but not every interval has one",
+            path=path,
+            remedy='use anchor = "midpoint", or a narrowPeak file with summits (column 10)',
+        )
     scored = task.min_score is not None or task.max_score is not None
     if scored and np.isnan(intervals.score).any():
         raise InputError(
@@ -279,7 +286,8 @@ def _choose(intervals: Intervals, task: TaskSpec, contigs: Contigs, path: Path) 
 
 def _rule(task: TaskSpec, center: int) -> str:
     """Write a task's rule in words."""
-    subject = "intervals" if task.anchor == "interval" else f"interval {task.anchor}s"
+    what = task.feature or "interval"
+    subject = f"{what}s" if task.anchor == "interval" else f"{what} {task.anchor}s"
     if task.flank:
         subject += f" +/- {task.flank} bp"
     limits = [

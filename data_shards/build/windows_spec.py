@@ -18,7 +18,8 @@ from data_shards.sources.intervals import IntervalFormat
 from data_shards.sources.signal import Summary
 from data_shards.store.schema import Role
 
-Anchor = Literal["interval", "start", "end", "midpoint"]
+Anchor = Literal["interval", "start", "end", "midpoint", "summit"]
+TaskFormat = IntervalFormat | Literal["gtf", "bigBed"]
 TrackFormat = Literal["bigWig", "bedGraph", "bam", "cram", "tagAlign"]
 
 
@@ -49,9 +50,14 @@ class TaskSpec(Document):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$")
     file: str = Field(description="interval file, relative to --from")
-    format: IntervalFormat | None = Field(None, description="default: by extension or columns")
+    format: TaskFormat | None = Field(None, description="default: by extension or columns")
+    feature: str | None = Field(None, description="of a GTF file: which lines, by column 3")
+    where: dict[str, str | tuple[str, ...]] = Field(
+        default_factory=dict, description="of a GTF file: attributes that a line must have"
+    )
     anchor: Anchor = Field(
-        "interval", description="the whole interval, its 5' start, its 3' end, or its midpoint"
+        "interval",
+        description="the whole interval, its 5' start, 3' end or midpoint, or a peak's summit",
     )
     flank: int = Field(0, ge=0, description="bp added on both sides of the anchor")
     min_length: int = Field(1, ge=1, description="shorter intervals of the file are not used")
