@@ -11,20 +11,20 @@ from data_shards.dataset import ShardedDataset
 from data_shards.errors import CorruptDataError
 from data_shards.loci import SPLITS
 from data_shards.progress import Progress, silent
-from data_shards.store.manifest import verify
+from data_shards.store.manifest import verify_stored
 
 
-def check(path: Path, progress: Progress = silent) -> list[Finding]:
+def check(place: Path | str, progress: Progress = silent) -> list[Finding]:
     """Run every check on a data set; later ones are left out if the files are damaged.
 
     Raises:
-        InputError: there is no finished data set at ``path``.
+        InputError: there is no finished data set at ``place``.
     """
     try:
-        data = ShardedDataset(path)
+        data = ShardedDataset(place)
         faults = []
         for number, shard in enumerate(data.shards, start=1):
-            if fault := verify(path, shard, content=True):
+            if fault := verify_stored(data.place, shard):
                 faults.append(fault)
             progress("checksums", number, len(data.shards))
     except CorruptDataError as error:

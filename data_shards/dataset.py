@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,44 +17,64 @@ from data_shards.errors import CorruptDataError
 from data_shards.gather import Ragged, Rows, gather, ragged
 from data_shards.loci import Loci
 from data_shards.sequence import Codes
+from data_shards.store.cache import ShardCache
+from data_shards.store.location import Location
 from data_shards.store.manifest import ShardRecord, read_manifest, verify
-from data_shards.store.reader import ArrayReader, MappedArray
+from data_shards.store.reader import ArrayReader, MappedArray, open_array
 from data_shards.store.schema import Attributes, Schema, fingerprint, read_attributes
-from data_shards.store.shards import map_shards
+
+_LOG = logging.getLogger(__name__)
+
+STREAM_BUDGET = 512 << 20
+"""Bytes of memory for an array that neither lies here uncompressed nor fits into the cache."""
 
 
 class ShardedDataset:
-    """A finished data set, read-only.
+    """A finished data set, read-only, here or in an object store.
 
-    Opening compares every shard's presence and size, and the manifest's fingerprint, with the
+    Opening compares every local shard's presence and size, and the manifest's fingerprint, with the
     attributes. The first use of an array verifies the checksums of its shards (several GB/s), so a
     changed shard is an error and never a wrong batch. An array that is not used is not read: a
     worker of the first stage never touches labels, one of the last never touches the reference.
 
+    Args:
+        place: the ``.zarr`` folder, or ``s3://bucket/prefix``, ``gs://bucket/prefix``.
+        stream_budget: bytes of memory for an array that has to be streamed.
+        notify: told in one sentence when an array is streamed, and why.
+
     Attributes:
-        path: the ``.zarr`` folder.
+        place: where it is, absolute.
         attributes: schema, provenance and fingerprint.
         shards: the manifest.
 
     Raises:
-        InputError: there is no finished data set at ``path``.
+        InputError: there is no finished data set at ``place``, or it can't be reached.
         CorruptDataError: a shard is missing, truncated or changed.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.attributes: Attributes = read_attributes(path)
-        self.shards: list[ShardRecord] = read_manifest(path)
+    def __init__(
+        self,
+        place: Path | str | Location,
+        *,
+        stream_budget: int = STREAM_BUDGET,
+        notify: Callable[[str], None] = _LOG.warning,
+    ) -> None:
+        self.place = _absolute(place)
+        self.attributes: Attributes = read_attributes(self.place)
+        self.shards: list[ShardRecord] = read_manifest(self.place)
         self._opened: dict[str, ArrayReader] = {}
+        self._stream_budget, self._notify = stream_budget, notify
         found = fingerprint(self.schema, self.shards)
         if found != self.attributes.fingerprint:
             raise CorruptDataError(
-                f"{path}: manifest and attributes do not belong together "
+                f"{self.place}: manifest and attributes do not belong together "
                 f"(fingerprint {found[:12]}, expected {self.attributes.fingerprint[:12]})"
             )
-        for shard in self.shards:
-            if fault := verify(path, shard, content=False):
-                raise CorruptDataError(fault)
+        folder = self.place.folder
+        if folder is not None:
+            for shard in self.shards:
+                if fault := verify(folder, shard, content=False):
+                    raise CorruptDataError(fault)
 
     @property
     def schema(self) -> Schema:
@@ -130,9 +152,22 @@ class ShardedDataset:
     def array(self, name: str) -> ArrayReader:
         """Open an array of the group, verifying its shards; the same object ever after."""
         if name not in self._opened:
-            shards = [shard for shard in self.shards if shard.array == name]
-            for shard in shards:
-                if fault := verify(self.path, shard, content=True):
-                    raise CorruptDataError(fault)
-            self._opened[name] = MappedArray(map_shards(self.path, name, shards))
+            local = self.place.folder is not None
+            entry = self.schema.array(name)
+            here = local and entry.compression == "none"
+            self._opened[name] = open_array(
+                self.place,
+                entry,
+                [shard for shard in self.shards if shard.array == name],
+                fingerprint=self.attributes.fingerprint,
+                cache=None if here else ShardCache.of_node(),
+                stream_budget=self._stream_budget,
+                notify=self._notify,
+            )
         return self._opened[name]
+
+
+def _absolute(place: Path | str | Location) -> Location:
+    """Name a place so that it means the same in every process."""
+    location = place if isinstance(place, Location) else Location.parse(str(place))
+    return location if location.folder is None else Location.parse(str(location.folder.resolve()))

@@ -70,7 +70,7 @@ def recipes_show(name: RecipeName, json_: Json = False) -> None:
     run(json_, lambda console: show_recipe(name, console))
 
 
-Data = Annotated[Path, typer.Option(help="The data set (X.zarr).")]
+Data = Annotated[str, typer.Option(help="The data set: X.zarr, or s3://bucket/X.zarr.")]
 Stages = Annotated[int | None, typer.Option(help="Pipeline stages. [default: 1]")]
 Replicas = Annotated[int | None, typer.Option(help="Copies of the pipeline. [default: 1]")]
 Size = Annotated[str | None, typer.Option(help="Variant of the network. [default: paper]")]

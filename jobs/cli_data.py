@@ -13,7 +13,9 @@ from jobs.console import Console
 data_app = typer.Typer(
     help="Make, show, check and compare data sets.", no_args_is_help=True, rich_markup_mode=None
 )
-DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="The data set, X.zarr.")]
+DataPath = Annotated[
+    str, typer.Argument(metavar="DATA", help="The data set: X.zarr, or s3://bucket/X.zarr.")
+]
 
 
 @data_app.command("simulate")
@@ -112,8 +114,8 @@ def data_check(
 
 @data_app.command("diff")
 def data_diff(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A data set, A.zarr.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another, B.zarr.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="A data set, A.zarr.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another, B.zarr.")],
     json_: Json = False,
 ) -> None:
     """Say what differs between two data sets: description, source files, arrays.

@@ -53,7 +53,7 @@ def preflight(config: RunConfig, data: ShardedDataset) -> None:
     if schema.recipe not in ("", config.recipe):
         raise InputError(
             f"the data set was built for recipe {schema.recipe!r}, not {config.recipe!r}",
-            path=data.path,
+            path=str(data.place),
             remedy=f"build one with: replisome data build {config.recipe}",
         )
     samples = schema.split("train").samples
@@ -61,7 +61,7 @@ def preflight(config: RunConfig, data: ShardedDataset) -> None:
         raise InputError(
             f"the training split has {samples:,} samples, fewer than one batch of "
             f"{config.batch_size:,}",
-            path=data.path,
+            path=str(data.place),
             remedy=f"use --batch-size {samples} or less, or build a larger data set",
         )
     grid = Grid(config.grid.stages, config.grid.replicas)

@@ -85,27 +85,27 @@ def _plan(
     return plan_windows(spec, source, recipe=recipe, spec_path=spec_path, progress=progress)
 
 
-def check_dataset(path: Path, console: Console) -> dict[str, Any]:
+def check_dataset(place: str, console: Console) -> dict[str, Any]:
     """Check a data set from its bytes up; the result's ``faults`` is 0 if all is well."""
     with console.bars() as bars:
-        findings = check(path, bars.update)
+        findings = check(place, bars.update)
     table = Table("check", "", "finding")
     for finding in findings:
         table.add_row(finding.check, "ok" if finding.ok else "FAULT", finding.detail)
     console.show(table)
     return {
-        "data": str(path),
+        "data": place,
         "faults": sum(not finding.ok for finding in findings),
         "findings": [finding.__dict__ for finding in findings],
     }
 
 
-def diff_datasets(first: Path, second: Path, console: Console) -> dict[str, Any]:
+def diff_datasets(first: str, second: str, console: Console) -> dict[str, Any]:
     """Show what differs between two data sets."""
     found = diff(ShardedDataset(first), ShardedDataset(second))
     if not found:
         console.show("equal: the fingerprints agree")
-    table = Table("what", str(first), str(second))
+    table = Table("what", first, second)
     for difference in found:
         table.add_row(difference.what, difference.first, difference.second)
     if found:

@@ -46,4 +46,4 @@ def run_demo(out: Path, runs: Path, seed: int, console: Console) -> dict[str, An
             build_dataset("danq", raw, None, data, console)
         console.say("3/3 training DanQ (small) as two pipeline stages, then its baselines")
         config = configure("danq", None, {**_FLAGS, "seed": seed})
-        return train(TrainRequest(config, data, runs), console)
+        return train(TrainRequest(config, str(data), runs), console)

@@ -39,7 +39,7 @@ def run_parameters(
         "grid.micro_batch": layout.micro_batch,
         "grid.device": workers.device,
         "grid.cpus_per_worker": workers.cpus,
-        "data.path": data.path.resolve(),
+        "data.path": str(data.place),
         "data.fingerprint": data.attributes.fingerprint,
         "data.tasks": len(schema.tasks),
         "data.window": schema.window.length,

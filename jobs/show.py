@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,11 @@ from jobs.console import Console
 _ENDS = 12  # letters or numbers shown of either end of a long sample
 
 
-def show_dataset(path: Path, console: Console) -> dict[str, Any]:
+def show_dataset(place: str, console: Console) -> dict[str, Any]:
     """Show what is in a data set: fields, sizes, class balance, origin, a sample of each split."""
-    data = ShardedDataset(path)
+    data = ShardedDataset(place)
     schema, provenance = data.schema, data.attributes.provenance
-    console.show(f"{path}: {_summary(data)}\nfingerprint: {data.attributes.fingerprint}")
+    console.show(f"{place}: {_summary(data)}\nfingerprint: {data.attributes.fingerprint}")
     console.show(_field_table(data))
     positives = _positives(data)
     for name, counts in positives.items():
@@ -42,7 +41,7 @@ def show_dataset(path: Path, console: Console) -> dict[str, Any]:
     console.show(origin)
     console.show(f"by: {provenance.command}")
     return {
-        "data": str(path),
+        "data": place,
         "fingerprint": data.attributes.fingerprint,
         "schema": schema.model_dump(mode="json", by_alias=True),
         "positives": {

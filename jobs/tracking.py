@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_shards.store.location import Location
 from trainer.events import Event, EventReader
 
 if TYPE_CHECKING:
@@ -114,13 +115,16 @@ def log_parameters(client: MlflowClient, run_id: str, parameters: Mapping[str, A
         client.log_batch(run_id, params=entries[start : start + _PARAMETER_BATCH])
 
 
-def log_dataset(client: MlflowClient, run_id: str, path: Path, name: str, digest: str) -> None:
+def log_dataset(client: MlflowClient, run_id: str, place: Location, digest: str) -> None:
     """Enter the data set among the run's inputs, under its own fingerprint."""
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.data.sources import LocalArtifactDatasetSource
     from mlflow.entities import DatasetInput, InputTag
 
-    source = LocalArtifactDatasetSource(str(path.resolve()))
+    local = place.folder is not None
+    source = LocalArtifactDatasetSource(str(place)) if local else resolve_dataset_source(str(place))
+    name = str(place).rsplit("/", maxsplit=1)[-1]
     dataset = MetaDataset(source=source, name=name, digest=digest[:32])
     entity = dataset._to_mlflow_entity()
     client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])

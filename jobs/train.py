@@ -37,14 +37,14 @@ class TrainRequest:
 
     Attributes:
         config: resolved configuration.
-        data: path of the data set.
+        data: path or URL of the data set.
         runs: the folder of all runs.
         experiment: name of the experiment; by default the recipe's.
         name: name of the run; by default made up.
     """
 
     config: RunConfig
-    data: Path
+    data: str
     runs: Path
     experiment: str | None = None
     name: str | None = None
@@ -89,7 +89,7 @@ def train(request: TrainRequest, console: Console) -> dict[str, Any]:
         run_id = start_run(client, request.runs, folder.experiment, folder.name, parameters, tags)
         console.say(f"run {folder.experiment}/{folder.name}, in {folder.path}")
         stack.enter_context(_closing_run(client, run_id))
-        log_dataset(client, run_id, data.path, data.path.name, data.attributes.fingerprint)
+        log_dataset(client, run_id, data.place, data.attributes.fingerprint)
         return _run(request, data, folder, workers, client, run_id, console)
 
 
@@ -109,7 +109,7 @@ def _run(
 
     config = request.config
     recipe = get_recipe(config.recipe)
-    job = TrainJob(config, request.data.resolve(), folder.path, workers.device)
+    job = TrainJob(config, data.place, folder.path, workers.device)
     main, nodes = recipe.network.name, workers.nodes
     with console.bars() as bars, _delivering(client, run_id, folder, main, nodes, bars):
         begin = time.perf_counter()

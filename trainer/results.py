@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_shards.store.location import Location
 from trainer.config import Device, RunConfig
 from trainer.cut import LayerCost
 from trainer.metrics import Scores
@@ -17,14 +18,14 @@ class TrainJob:
 
     Attributes:
         config: of the run.
-        data: path of the data set, visible to all workers.
+        data: where the data set is; all workers can reach it.
         run_folder: path of the run's folder, visible to all workers.
         device: resolved from the configuration by whoever knows the cluster.
         max_steps: stop after so many optimizer steps, whatever the epochs; for tests.
     """
 
     config: RunConfig
-    data: Path
+    data: Location
     run_folder: Path
     device: Device
     max_steps: int | None = None

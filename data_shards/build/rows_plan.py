@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from data_shards.build.matching import Matched, match_by_name, match_by_position, positions
 from data_shards.build.matrix_field import MatrixField, open_matrix_field
+from data_shards.build.normalise import Step
 from data_shards.build.plan import ShardJob, cut
 from data_shards.build.row_fields import (
     ArrayField,
@@ -279,7 +280,7 @@ def _match(
     )
 
 
-def _steps(field: RowField) -> tuple[str, ...]:
+def _steps(field: RowField) -> tuple[Step, ...]:
     if isinstance(field, MatrixField | ArrayField):
         return field.spec.normalise
     return ()

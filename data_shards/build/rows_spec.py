@@ -11,12 +11,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from data_shards.build.normalise import Step
 from data_shards.documents import Document
 from data_shards.sources.matrix import MatrixFormat, SampleAxis
 from data_shards.store.schema import Role
 
 FieldName = r"^[A-Za-z][A-Za-z0-9_]*$"
-Step = Literal["log1p", "zscore", "minmax", "quantile"]
 FloatType = Literal["float32", "float16"]
 Missing = Literal["error", "keep"]
 

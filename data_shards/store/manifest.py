@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_shards.errors import CorruptDataError
+from data_shards.store.location import Location, MissingObjectError
 
 FILE_NAME = "manifest.parquet"
 _BLOCK = 1 << 22
@@ -89,16 +90,17 @@ def write_manifest(folder: Path, shards: Iterable[ShardRecord]) -> None:
     pq.write_table(table, folder / FILE_NAME)
 
 
-def read_manifest(folder: Path) -> list[ShardRecord]:
+def read_manifest(place: Location) -> list[ShardRecord]:
     """Read the manifest of a data set.
 
     Raises:
         CorruptDataError: it is missing or damaged.
     """
     try:
-        rows = pq.read_table(folder / FILE_NAME, schema=_SCHEMA).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise CorruptDataError(f"{folder / FILE_NAME}: can't be read: {error}") from error
+        content = pa.BufferReader(place.read(FILE_NAME))
+        rows = pq.read_table(content, schema=_SCHEMA).to_pylist()
+    except (LookupError, OSError, pa.ArrowException) as error:
+        raise CorruptDataError(f"{place.url(FILE_NAME)}: can't be read: {error}") from error
     return [ShardRecord(**{**row, "sums": tuple(row["sums"])}) for row in rows]
 
 
@@ -126,4 +128,21 @@ def verify(folder: Path, shard: ShardRecord, *, content: bool) -> str | None:
                 crc = google_crc32c.extend(crc, block)
         if crc != shard.crc32c:
             return f"{path}: the content changed (crc32c {crc:08x}, was {shard.crc32c:08x})"
+    return None
+
+
+def verify_stored(place: Location, shard: ShardRecord) -> str | None:
+    """Compare all bytes of a shard with its record, wherever it is stored; says what is wrong."""
+    if place.folder is not None:
+        return verify(place.folder, shard, content=True)
+    try:
+        content = place.read(shard.path)
+    except MissingObjectError:
+        return f"{place.url(shard.path)}: the shard is missing"
+    if len(content) != shard.bytes:
+        return f"{place.url(shard.path)}: {len(content):,} bytes, the manifest has {shard.bytes:,}"
+    crc = google_crc32c.value(content)
+    if crc != shard.crc32c:
+        was = f"(crc32c {crc:08x}, was {shard.crc32c:08x})"
+        return f"{place.url(shard.path)}: the content changed {was}"
     return None

@@ -30,7 +30,6 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-import zarr
 from pydantic import Field
 
 from data_shards.contigs import Contigs
@@ -39,6 +38,7 @@ from data_shards.errors import CorruptDataError, InputError
 from data_shards.loci import WindowSpec
 from data_shards.sequence import ALPHABET
 from data_shards.sources.files import SourceFile
+from data_shards.store.location import Location, MissingObjectError
 from data_shards.store.manifest import ShardRecord
 
 SCHEMA_VERSION = 2
@@ -214,16 +214,42 @@ def fingerprint(schema: Schema, shards: list[ShardRecord]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_attributes(path: Path) -> Attributes:
+def read_attributes(place: Location) -> Attributes:
     """Read the attributes of a finished data set.
 
     Raises:
-        InputError: no data set is there, it is unfinished, or it was made by another version.
+        InputError: no data set is there, it is unfinished, or it was made by another version; or
+            the object store can't be reached.
         CorruptDataError: it is a Zarr group without our attributes.
     """
+    if place.folder is not None:
+        _refuse_no_group(place.folder)
+    try:
+        group = json.loads(place.read("zarr.json"))
+    except MissingObjectError:
+        raise InputError(
+            "no finished data set here",
+            path=str(place),
+            remedy="check the URL; a data set that is still being written has no zarr.json yet",
+        ) from None
+    except ValueError as error:
+        raise CorruptDataError(f"{place.url('zarr.json')}: no JSON ({error})") from error
+    stored = group.get("attributes", {}).get(ATTRIBUTE) if isinstance(group, dict) else None
+    if not isinstance(stored, dict):
+        raise CorruptDataError(f"{place}: the Zarr group has no {ATTRIBUTE!r} attributes")
+    found = stored.get("schema", {}).get("version")
+    if found != SCHEMA_VERSION:
+        raise InputError(
+            f"schema version {found}, this program reads {SCHEMA_VERSION}",
+            path=str(place),
+            remedy="build the data set again, or use the version of replisome that made it",
+        )
+    return parse(Attributes, stored, str(place))
+
+
+def _refuse_no_group(path: Path) -> None:
     if not path.exists():
-        partial = path.with_name(path.name + PARTIAL_SUFFIX)
-        if partial.exists():
+        if path.with_name(path.name + PARTIAL_SUFFIX).exists():
             raise InputError(
                 "the data set is not finished",
                 path=path,
@@ -234,14 +260,3 @@ def read_attributes(path: Path) -> Attributes:
         raise InputError(
             "not a Zarr group", path=path, remedy="give the folder that 'data build' wrote"
         )
-    stored = zarr.open_group(str(path), mode="r").attrs.asdict().get(ATTRIBUTE)
-    if not isinstance(stored, dict):
-        raise CorruptDataError(f"{path}: the Zarr group has no {ATTRIBUTE!r} attributes")
-    found = stored.get("schema", {}).get("version")
-    if found != SCHEMA_VERSION:
-        raise InputError(
-            f"schema version {found}, this program reads {SCHEMA_VERSION}",
-            path=path,
-            remedy="build the data set again, or use the version of replisome that made it",
-        )
-    return parse(Attributes, stored, path)

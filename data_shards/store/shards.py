@@ -1,15 +1,23 @@
 """Shard files of a Zarr v3 array: created and written whole, mapped back as one numpy array.
 
-All arrays are split along axis 0 only and stored uncompressed, so the data part of a shard is the
-raw rows, followed by the chunk index. That keeps them readable by any Zarr v3 library, and lets
-:func:`map_shards` lay the data parts of all shards end to end in memory without copying.
+All arrays are split along axis 0 only, into shards of chunks of about 1 MB, the index of a shard at
+its end. Any Zarr v3 library can read them. There are two tiers:
+
+- uncompressed ("none"): the data part of a shard is the raw rows, and :func:`map_shards` lays the
+  data parts of all shards end to end in memory without copying;
+- compressed ("lz4", blosc with bitshuffle): for object stores and cold disks;
+  :func:`decode_shard` turns a whole shard, fetched whole, into rows.
 """
 
 from __future__ import annotations
 
-import ctypes
+import json
+import math
 import mmap
 import os
+from collections.abc import Sequence
+from ctypes import CDLL, c_int, c_long, c_size_t, c_void_p, get_errno
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +25,87 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BytesCodec, ShardingCodec
+from numcodecs import blosc  # type: ignore[import-untyped]
+from zarr.codecs import BloscCname, BloscCodec, BytesCodec, Crc32cCodec, Endian, ShardingCodec
+from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from data_shards.errors import CorruptDataError
 from data_shards.store.manifest import ShardRecord
+from data_shards.store.schema import Compression
+
+Memory = npt.NDArray[np.uint8]
+Place = Path | str
 
 # Mapping needs data parts that are whole memory pages (4 KiB, on some machines 16 or 64 KiB).
-ROW_QUANTUM = 4096
+PAGE_BYTES = 4096
+ROW_QUANTUM = PAGE_BYTES  # so many rows are whole pages, whatever the row
 CHUNK_BYTES = 1 << 20
-SHARD_BYTES = 32 << 20
 
 _INDEX_ENTRY = np.dtype([("offset", "<u8"), ("bytes", "<u8")])
+_ABSENT, _CRC_BYTES, _BLOSC_HEADER = np.uint64(2**64 - 1), 4, 16
+_PLAIN = "whole uncompressed shards along axis 0"
 _MAP_FIXED, _PROT_NONE = 0x10, 0  # missing from the mmap module of Python 3.11
 
 
+@dataclass(frozen=True)
+class ArrayLayout:
+    """How an array is cut and stored, as its ``zarr.json`` says.
+
+    Attributes:
+        shape: of the array.
+        dtype: of its elements.
+        shard_rows: rows of each shard but the last.
+        chunk_rows: rows of a chunk; the last chunk of the array is stored full.
+        compression: of the chunks.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    shard_rows: int
+    chunk_rows: int
+    compression: Compression
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.dtype.itemsize * math.prod(self.shape[1:])
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a chunk, decoded."""
+        return self.chunk_rows * self.row_bytes
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of a shard's index with its checksum, at the end of the file."""
+        return self.shard_rows // self.chunk_rows * _INDEX_ENTRY.itemsize + _CRC_BYTES
+
+    def rows(self, shard: int) -> int:
+        """Rows of one shard."""
+        return min(self.shard_rows, self.shape[0] - shard * self.shard_rows)
+
+    def chunks(self, shard: int) -> int:
+        """Chunks that one shard holds."""
+        return -(-self.rows(shard) // self.chunk_rows)
+
+    def data_bytes(self, shard: int) -> int:
+        """Bytes of one shard's data part, decoded: whole chunks."""
+        return self.chunks(shard) * self.chunk_bytes
+
+    def view(self, memory: Memory, shard: int) -> npt.NDArray[Any]:
+        """Look at a decoded data part, uint8, as the rows of a shard; no copy."""
+        flat = memory[: self.rows(shard) * self.row_bytes].view(self.dtype)
+        return flat.reshape(self.rows(shard), *self.shape[1:])
+
+
 def create_array(
-    folder: Path, name: str, rows: int, row_shape: tuple[int, ...], dtype: str, shard_rows: int
+    folder: Path,
+    name: str,
+    rows: int,
+    row_shape: tuple[int, ...],
+    dtype: str,
+    shard_rows: int,
+    compression: Compression = "none",
 ) -> None:
     """Create the metadata of an array; no data are written.
 
@@ -42,21 +115,24 @@ def create_array(
         rows: length of axis 0.
         row_shape: shape of one row.
         dtype: numpy dtype name.
-        shard_rows: rows a shard, a multiple of :data:`ROW_QUANTUM`.
+        shard_rows: rows a shard; their bytes must be whole pages (:data:`PAGE_BYTES`).
+        compression: "none" to map the shards in place, "lz4" for object stores.
     """
-    if shard_rows % ROW_QUANTUM:
-        raise ValueError(f"shard_rows ({shard_rows}) must be a multiple of {ROW_QUANTUM}")
-    row_bytes = np.dtype(dtype).itemsize * int(np.prod(row_shape, dtype=np.int64))
+    itemsize = np.dtype(dtype).itemsize
+    row_bytes = itemsize * math.prod(row_shape)
+    if shard_rows < 1 or shard_rows * row_bytes % PAGE_BYTES:
+        raise ValueError(f"bytes of {shard_rows} rows of {row_bytes}: no multiple of {PAGE_BYTES}")
     chunk_rows = shard_rows
     while chunk_rows % 2 == 0 and chunk_rows * row_bytes > CHUNK_BYTES:
         chunk_rows //= 2
+    packed = BloscCodec(typesize=itemsize, cname="lz4", clevel=5, shuffle="bitshuffle", blocksize=0)
     zarr.open_group(str(folder), mode="r+").create_array(
         name,
         shape=(rows, *row_shape),
         shards=(shard_rows, *row_shape),
         chunks=(chunk_rows, *row_shape),
         dtype=dtype,
-        compressors=None,
+        compressors=packed if compression == "lz4" else None,
         filters=None,
         fill_value=0,
     )
@@ -92,8 +168,115 @@ def write_shard(folder: Path, array: str, start: int, rows: npt.NDArray[Any]) ->
     return relative
 
 
-def map_shards(folder: Path, array: str, shards: list[ShardRecord]) -> npt.NDArray[Any]:
-    """Map all shards of an array into one read-only numpy array.
+def read_layout(metadata: bytes, place: Place) -> ArrayLayout:
+    """Read how an array is stored.
+
+    Args:
+        metadata: content of the array's ``zarr.json``.
+        place: where it lies, for messages.
+
+    Raises:
+        CorruptDataError: it is no array that :func:`create_array` could have made.
+    """
+    try:
+        stored = ArrayV3Metadata.from_dict(json.loads(metadata))
+        shape, shards, chunks = stored.shape, stored.shards, stored.chunks
+        dtype = stored.data_type.to_native_dtype()
+    except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
+        raise CorruptDataError(f"{place}: the metadata can't be read: {error}") from error
+    compression = _compression(stored.codecs)
+    if compression is None or shards is None or not shards[1:] == shape[1:] == chunks[1:]:
+        raise CorruptDataError(f"{place}: not stored as {_PLAIN}, nor as lz4 ones")
+    return ArrayLayout(shape, dtype, shards[0], chunks[0], compression)
+
+
+def _compression(codecs: tuple[object, ...]) -> Compression | None:
+    """Tell a tier by its codecs; None if it is neither."""
+    sharding = codecs[0] if len(codecs) == 1 else None
+    if not isinstance(sharding, ShardingCodec) or sharding.index_location.value != "end":
+        return None
+    chunk, index = sharding.codecs, sharding.index_codecs
+    orders = {codec.endian for codec in (*chunk, *index) if isinstance(codec, BytesCodec)}
+    if [type(codec) for codec in index] != [BytesCodec, Crc32cCodec] or Endian.big in orders:
+        return None
+    kinds, last = [type(codec) for codec in chunk], chunk[-1]
+    if kinds == [BytesCodec, BloscCodec] and isinstance(last, BloscCodec):
+        return "lz4" if last.cname is BloscCname.lz4 else None
+    return "none" if kinds == [BytesCodec] else None
+
+
+def in_order(
+    layout: ArrayLayout, records: Sequence[ShardRecord], place: Place
+) -> list[ShardRecord]:
+    """Return the records of an array in the order of its rows.
+
+    Raises:
+        CorruptDataError: they don't cover the array's rows, each exactly once.
+    """
+    ordered = sorted(records, key=lambda record: record.shard)
+    starts = range(0, layout.shape[0], layout.shard_rows)
+    expected = [(n, start, start + layout.rows(n)) for n, start in enumerate(starts)]
+    if [(record.shard, record.start, record.stop) for record in ordered] != expected:
+        raise CorruptDataError(f"{place}: the manifest does not cover its rows")
+    return ordered
+
+
+def decode_shard(
+    raw: bytes | memoryview | Memory,
+    layout: ArrayLayout,
+    shard: int,
+    out: Memory | None = None,
+    place: Place = "shard",
+) -> npt.NDArray[Any]:
+    """Turn the bytes of a whole shard into its rows.
+
+    Args:
+        raw: the whole object or file.
+        layout: of the array.
+        shard: number of the shard along axis 0.
+        out: memory to decode into, uint8, at least ``layout.data_bytes(shard)`` long. Reuse it from
+            shard to shard: allocations of this size fault in every page anew.
+        place: name of the shard, for messages.
+
+    Returns:
+        The rows, shape ``(layout.rows(shard), *row)``: a view of ``out``, or of ``raw`` if that is
+        not compressed.
+
+    Raises:
+        CorruptDataError: the index or a chunk is damaged.
+    """
+    memory = np.frombuffer(raw, dtype=np.uint8)
+    index = _read_index(memory[-layout.index_bytes :], layout, shard, place)
+    if layout.compression == "none":
+        _check_end_to_end(index, len(memory) - layout.index_bytes, layout, place)
+        return layout.view(memory, shard)
+    _check_chunks(memory, index, layout, place)
+    out = np.empty(layout.data_bytes(shard), dtype=np.uint8) if out is None else out
+    size = layout.chunk_bytes
+    begins, counts = index["offset"].tolist(), index["bytes"].tolist()
+    # zarr turns blosc's own threads off, so this runs in the calling thread alone, without the GIL.
+    for number, (begin, count) in enumerate(zip(begins, counts, strict=True)):
+        target = out[number * size : (number + 1) * size]
+        try:
+            blosc.decompress(memory[begin : begin + count], target)
+        except RuntimeError as error:
+            raise CorruptDataError(f"{place}: chunk {number} is damaged: {error}") from error
+    return layout.view(out, shard)
+
+
+def plain_index(layout: ArrayLayout, shard: int) -> bytes:
+    """Return the index, with its checksum, of a shard whose chunks lie end to end, uncompressed."""
+    used, size = layout.chunks(shard), np.uint64(layout.chunk_bytes)
+    index = np.full(layout.shard_rows // layout.chunk_rows, _ABSENT, dtype=_INDEX_ENTRY)
+    index["offset"][:used] = np.arange(used, dtype=np.uint64) * size
+    index["bytes"][:used] = size
+    content = index.tobytes()
+    crc: int = google_crc32c.value(content)
+    return content + crc.to_bytes(_CRC_BYTES, "little")
+
+
+def map_shards(folder: Path, array: str, shards: Sequence[ShardRecord]) -> npt.NDArray[Any]:
+    """Map all shards of an uncompressed array into one read-only numpy array.
 
     The caller has verified the shard files against the manifest.
 
@@ -108,58 +291,68 @@ def map_shards(folder: Path, array: str, shards: list[ShardRecord]) -> npt.NDArr
     Raises:
         CorruptDataError: the shards are not laid out as :func:`write_shard` lays them out.
     """
-    stored = zarr.open_array(str(folder / array), mode="r")
-    shard_rows, chunk_rows = _layout(folder / array, stored)
-    dtype, shape = stored.dtype, stored.shape
-    row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-    if shape[0] == 0:
-        return np.zeros(shape, dtype=dtype)
+    place = folder / array
+    try:
+        layout = read_layout((place / "zarr.json").read_bytes(), place)
+    except OSError as error:
+        raise CorruptDataError(f"{place}: the metadata can't be read: {error}") from error
+    if layout.compression != "none":
+        raise CorruptDataError(f"{place}: not stored as {_PLAIN}")
+    ordered = in_order(layout, shards, place)
+    if not ordered:
+        return np.zeros(layout.shape, dtype=layout.dtype)
     pieces: list[tuple[Path, int]] = []
-    for number, shard in enumerate(sorted(shards, key=lambda s: s.shard)):
-        rows = min(shard_rows, shape[0] - number * shard_rows)
-        if (shard.shard, shard.start, shard.stop - shard.start) != (
-            number,
-            number * shard_rows,
-            rows,
-        ):
-            raise CorruptDataError(f"{folder / array}: the manifest does not cover its rows")
-        chunks = -(-rows // chunk_rows)
-        _check_index(folder / shard.path, shard_rows // chunk_rows, chunks, chunk_rows * row_bytes)
-        pieces.append((folder / shard.path, chunks * chunk_rows * row_bytes))
-    if sum(shard.stop - shard.start for shard in shards) != shape[0]:
-        raise CorruptDataError(f"{folder / array}: the manifest does not cover its rows")
-    flat = np.asarray(_Stitched(pieces, shard_rows * row_bytes))
-    return flat[: shape[0] * row_bytes].view(dtype).reshape(shape)
+    for record in ordered:
+        path = folder / record.path
+        with path.open("rb") as stream:
+            room = stream.seek(0, os.SEEK_END) - layout.index_bytes
+            stream.seek(max(0, room))
+            tail = np.frombuffer(stream.read(), dtype=np.uint8)
+        index = _read_index(tail, layout, record.shard, path)
+        _check_end_to_end(index, room, layout, path)
+        pieces.append((path, layout.data_bytes(record.shard)))
+    flat = np.asarray(_Stitched(pieces, layout.shard_rows * layout.row_bytes))
+    rows: npt.NDArray[Any] = flat[: layout.shape[0] * layout.row_bytes].view(layout.dtype)
+    return rows.reshape(layout.shape)
 
 
-def _layout(path: Path, stored: zarr.Array[Any]) -> tuple[int, int]:
-    """Return rows a shard and rows a chunk, or refuse a layout that can't be mapped."""
-    codecs = stored.metadata.codecs  # type: ignore[union-attr]
-    plain = (
-        len(codecs) == 1
-        and isinstance(codecs[0], ShardingCodec)
-        and all(isinstance(codec, BytesCodec) for codec in codecs[0].codecs)
-        and codecs[0].index_location.value == "end"
-        and stored.shards is not None
-        and stored.shards[1:] == stored.shape[1:] == stored.chunks[1:]
-    )
-    if not plain or stored.shards is None:
-        raise CorruptDataError(f"{path}: not stored as whole uncompressed shards along axis 0")
-    return stored.shards[0], stored.chunks[0]
+def _read_index(tail: Memory, layout: ArrayLayout, shard: int, place: Place) -> npt.NDArray[Any]:
+    """Return the entries of the chunks that a shard holds, from the end of its bytes."""
+    content = tail[:-_CRC_BYTES]
+    stated = int.from_bytes(tail[-_CRC_BYTES:].tobytes(), "little")
+    if len(tail) != layout.index_bytes or google_crc32c.value(content.tobytes()) != stated:
+        raise CorruptDataError(f"{place}: the shard's index is damaged")
+    used = layout.chunks(shard)
+    index = np.frombuffer(content.tobytes(), dtype=_INDEX_ENTRY)
+    if (index["offset"][:used] == _ABSENT).any():
+        raise CorruptDataError(f"{place}: a chunk is missing from the shard")
+    return index[:used]
 
 
-def _check_index(path: Path, entries: int, used: int, chunk_bytes: int) -> None:
+def _check_end_to_end(
+    index: npt.NDArray[Any], room: int, layout: ArrayLayout, place: Place
+) -> None:
     """Prove by the shard's own index that its chunks lie end to end from byte 0."""
-    size = entries * _INDEX_ENTRY.itemsize
-    with path.open("rb") as stream:
-        stream.seek(-(size + 4), os.SEEK_END)
-        raw = stream.read()
-    if google_crc32c.value(raw[:size]) != int.from_bytes(raw[size:], "little"):
-        raise CorruptDataError(f"{path}: the shard's index is damaged")
-    index = np.frombuffer(raw[:size], dtype=_INDEX_ENTRY)[:used]
-    expected = np.arange(used, dtype=np.uint64) * np.uint64(chunk_bytes)
-    if not (np.array_equal(index["offset"], expected) and (index["bytes"] == chunk_bytes).all()):
-        raise CorruptDataError(f"{path}: the shard's chunks do not lie end to end")
+    size = np.uint64(layout.chunk_bytes)
+    expected = np.arange(len(index), dtype=np.uint64) * size
+    plain = np.array_equal(index["offset"], expected) and (index["bytes"] == size).all()
+    if not plain or room < len(index) * layout.chunk_bytes:
+        raise CorruptDataError(f"{place}: the shard's chunks do not lie end to end")
+
+
+def _check_chunks(
+    memory: Memory, index: npt.NDArray[Any], layout: ArrayLayout, place: Place
+) -> None:
+    """Prove that each compressed chunk lies in the shard and will fill exactly its place."""
+    room = np.uint64(len(memory) - layout.index_bytes)
+    begin, count = index["offset"], index["bytes"]
+    inside = (begin <= room) & (count <= room - np.minimum(begin, room)) & (count >= _BLOSC_HEADER)
+    if not inside.all():
+        raise CorruptDataError(f"{place}: the shard's index points outside of it")
+    places = begin.astype(np.int64)[:, None] + np.arange(_BLOSC_HEADER)
+    _, plain, _, packed = memory[places].view("<u4").T
+    if (plain != layout.chunk_bytes).any() or (packed != count).any():
+        raise CorruptDataError(f"{place}: a chunk has not the size that it should have")
 
 
 class _Stitched:
@@ -170,15 +363,10 @@ class _Stitched:
     """
 
     def __init__(self, pieces: list[tuple[Path, int]], stride: int) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._libc.mmap.restype = ctypes.c_void_p
-        self._libc.mmap.argtypes = [
-            ctypes.c_void_p,
-            ctypes.c_size_t,
-            *[ctypes.c_int] * 3,
-            ctypes.c_long,
-        ]
-        self._libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        self._libc = CDLL(None, use_errno=True)
+        self._libc.mmap.restype = c_void_p
+        self._libc.mmap.argtypes = [c_void_p, c_size_t, c_int, c_int, c_int, c_long]
+        self._libc.munmap.argtypes = [c_void_p, c_size_t]
         self._size = stride * (len(pieces) - 1) + pieces[-1][1]
         if len(pieces) > 1 and stride % mmap.PAGESIZE:
             raise CorruptDataError(
@@ -200,8 +388,8 @@ class _Stitched:
 
     def _map(self, place: int | None, size: int, protection: int, flags: int, file: int) -> int:
         address: int = self._libc.mmap(place, size, protection, mmap.MAP_PRIVATE | flags, file, 0)
-        if address == ctypes.c_void_p(-1).value:
-            code = ctypes.get_errno()
+        if address == c_void_p(-1).value:
+            code = get_errno()
             raise OSError(code, f"mapping {size:,} bytes of shards: {os.strerror(code)}")
         return address
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import bioframe
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from data_shards.build import negatives
@@ -21,7 +23,7 @@ from data_shards.sequence import Codes, decode
 from data_shards.sources.fasta import read_codes, scan_fasta, stage_fasta
 from data_shards.sources.intervals import Intervals, read_intervals
 
-CONTIGS = Contigs(("a", "b", "c"), (6000, 4000, 5000))
+CONTIGS = Contigs(("a", "b", "c"), (500, 350, 400))
 ALL = {"all": (0, 1, 2)}
 BY_SPLIT = {"train": (2, 0), "valid": (1,)}
 
@@ -45,6 +47,9 @@ def spans(*rows: tuple[int, int, int]) -> Intervals:
     contig, start, end = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     zeros = np.zeros(len(rows))
     return Intervals(contig.astype(np.int32), start, end, zeros.astype(np.int8), zeros)
+
+
+WITHIN = spans((0, 30, 200), (1, 0, 150), (1, 150, 340), (2, 0, 400))
 
 
 def gc_bin(codes: Codes) -> int | None:
@@ -75,42 +80,45 @@ def naive(
     taboo = [(c, s, s + length) for c, s in zip(contig, start, strict=True)]
     if excluded is not None:
         taboo += zip(excluded.contig, excluded.start, excluded.end, strict=True)
-    free: set[tuple[int, int]] | None = None
-    if within is not None:
-        free = set()
-        for c, lo, hi in zip(within.contig, within.start, within.end, strict=True):
-            free |= {(int(c), base) for base in range(lo, hi)}
+    inside = None if within is None else set(bases_of(within))
+
+    def free(c: int, s: int) -> bool:
+        codes = reference[offsets[c] + s : offsets[c] + s + length]
+        return (
+            (codes == 4).sum() <= max_unknown * length
+            and not any(c == t and s < hi and lo < s + length for t, lo, hi in taboo)
+            and (inside is None or all((c, s + i) in inside for i in range(length)))
+        )
+
+    def drawn(members: Sequence[int]) -> list[tuple[int, int]]:
+        windows = [(c, s) for c in members for s in range(CONTIGS.lengths[c] - length + 1)]
+        windows = [window for window in windows if free(*window)]
+        places = np.array([offsets[c] + s for c, s in windows], dtype=np.uint64)
+        order = np.argsort(mix(places ^ np.uint64(key(seed))))
+        return [windows[i] for i in order]
+
     out: dict[int, list[tuple[int, int]]] = {}
     for members in allowed.values():
-        candidates = []
-        for c in members:
-            for s in range(CONTIGS.lengths[c] - length + 1):
-                codes = reference[offsets[c] + s : offsets[c] + s + length]
-                if (codes == 4).sum() > max_unknown * length:
-                    continue
-                if any(c == t and s < hi and lo < s + length for t, lo, hi in taboo):
-                    continue
-                if free is not None and any((c, s + i) not in free for i in range(length)):
-                    continue
-                place = np.array([offsets[c] + s], dtype=np.uint64)
-                priority = int(mix(place ^ np.uint64(key(seed)))[0])
-                candidates.append((priority, c, s, gc_bin(codes)))
-        wanted: dict[int, list[int]] = {}
+        wanted: dict[int | None, list[int]] = {}
         for row, (c, s) in enumerate(zip(contig, start, strict=True)):
             if c in members:
                 one = gc_bin(reference[offsets[c] + s : offsets[c] + s + length])
-                assert one is not None
                 wanted.setdefault(one, []).extend([row] * per_positive)
         taken: list[tuple[int, int]] = []
-        for _, c, s, one in sorted(candidates):
+        for c, s in drawn(members):
+            one = gc_bin(reference[offsets[c] + s : offsets[c] + s + length])
             near = any(c == t and abs(s - u) < length for t, u in taken)
-            if one is None or not wanted.get(one) or (near and not may_overlap):
-                continue
-            taken.append((c, s))
-            out.setdefault(wanted[one].pop(0), []).append((c, s))
+            if wanted.get(one) and (may_overlap or not near):
+                taken.append((c, s))
+                out.setdefault(wanted[one].pop(0), []).append((c, s))
         if any(wanted.values()):
             return None
     return out
+
+
+def bases_of(intervals: Intervals) -> Iterator[tuple[int, int]]:
+    for c, lo, hi in zip(intervals.contig, intervals.start, intervals.end, strict=True):
+        yield from ((int(c), base) for base in range(lo, hi))
 
 
 def grouped(found: Negatives) -> dict[int, list[tuple[int, int]]]:
@@ -118,9 +126,6 @@ def grouped(found: Negatives) -> dict[int, list[tuple[int, int]]]:
     for row, c, s in zip(found.positive, found.contig, found.start, strict=True):
         out.setdefault(int(row), []).append((int(c), int(s)))
     return out
-
-
-SMALL = Contigs(("a", "b", "c"), (500, 350, 400))
 
 
 @given(
@@ -146,26 +151,177 @@ def test_negatives_are_those_of_a_naive_draw(
     by_split: bool,
     **more: Any,
 ) -> None:
-    globals_contigs = CONTIGS
-    try:
-        globals()["CONTIGS"] = SMALL
-        reference = genome(seed, SMALL.total)
-        contig, start = (list(column) for column in zip(*positives, strict=True))
-        more |= {
-            "allowed": BY_SPLIT if by_split else ALL,
-            "seed": seed,
-            "excluded": spans((0, 0, 60), (0, 50, 90), (2, 300, 301)) if excluded else None,
-            "within": spans((0, 30, 200), (1, 0, 150), (1, 150, 340), (2, 0, 400))
-            if within
-            else None,
-        }
-        expected = naive(reference, contig, start, length, **more)
-        arrays = np.array(contig), np.array(start)
-        if expected is None:
-            with pytest.raises(InputError, match="GC bins lack candidates"):
-                gc_matched_negatives(reference, SMALL, *arrays, length, **more)
-        else:
-            found = gc_matched_negatives(reference, SMALL, *arrays, length, **more)
-            assert grouped(found) == expected
-    finally:
-        globals()["CONTIGS"] = globals_contigs
+    reference = genome(seed, CONTIGS.total)
+    contig, start = (list(column) for column in zip(*positives, strict=True))
+    more |= {
+        "allowed": BY_SPLIT if by_split else ALL,
+        "seed": seed,
+        "excluded": spans((0, 0, 60), (0, 50, 90), (2, 300, 301)) if excluded else None,
+        "within": WITHIN if within else None,
+    }
+    expected = naive(reference, contig, start, length, **more)
+    event("too few" if expected is None else "drawn")
+    arrays = np.array(contig), np.array(start)
+    if expected is None:
+        with pytest.raises(InputError, match="GC bins lack candidates"):
+            gc_matched_negatives(reference, CONTIGS, *arrays, length, **more)
+    else:
+        found = gc_matched_negatives(reference, CONTIGS, *arrays, length, **more)
+        assert grouped(found) == expected
+        assert found.positive.tolist() == sorted(found.positive.tolist())
+
+
+def draw(**more: Any) -> Negatives:
+    """Draw two negatives of 10 bp for each of six positives."""
+    contig, start = np.array([0, 0, 1, 1, 2, 2]), np.array([5, 60, 0, 99, 30, 160])
+    options = {"allowed": ALL, "seed": 1, "per_positive": 2, "max_unknown": 0.2} | more
+    return gc_matched_negatives(genome(1, CONTIGS.total), CONTIGS, contig, start, 10, **options)
+
+
+@pytest.mark.parametrize(("block", "spare"), [(1, 8), (7, 1), (64, 2), (1000, 1)])
+def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch, block: int, spare: int) -> None:
+    expected = grouped(draw())
+    monkeypatch.setattr(negatives, "_BLOCK", block)
+    monkeypatch.setattr(negatives, "_SPARE", spare * 2)
+    assert grouped(draw()) == expected
+
+
+def test_seeds_give_other_draws_and_the_same_seed_the_same() -> None:
+    assert grouped(draw()) == grouped(draw()) != grouped(draw(seed=2))
+
+
+def test_the_draw_never_changes_between_versions() -> None:
+    assert draw().start.tolist() == [168, 7, 92, 116, 19, 369, 446, 39, 248, 63, 115, 308]
+
+
+def test_the_order_of_splits_makes_no_difference() -> None:
+    one = draw(allowed={"train": (0, 2), "valid": (1,)})
+    assert grouped(one) == grouped(draw(allowed={"valid": [1], "train": [2, 0]}))
+
+
+def test_the_draw_is_uniform_over_all_allowed_windows() -> None:
+    contigs = Contigs(("a", "b"), (40_000, 60_000))
+    reference = np.tile(np.array([0, 1], dtype=np.uint8), 50_000)
+    found = gc_matched_negatives(
+        reference,
+        contigs,
+        np.zeros(1000, dtype=np.int32),
+        np.full(1000, 39_990, dtype=np.int64),
+        10,
+        allowed={"all": (0, 1)},
+        seed=0,
+        may_overlap=True,
+    )
+    place = contigs.offsets[found.contig] + found.start
+    assert len(set(place.tolist())) == 1000
+    assert np.abs(np.histogram(place, bins=10, range=(0, 100_000))[0] - 100).max() < 35
+
+
+@pytest.mark.parametrize("unknown", [0.0, 0.05])
+def test_negatives_of_yeast_match_their_positives(
+    shared_data: Path, tmp_path: Path, unknown: float
+) -> None:
+    fasta = next((shared_data / "genomes").glob("*.fa*"))
+    contigs = scan_fasta(fasta)
+    reference = read_codes(stage_fasta(fasta, tmp_path), contigs, 0, contigs.total)
+    naming = Naming("strip-chr")
+    boxes = read_intervals(
+        shared_data / "genomes" / "rhee2012-TATAboxes-cleaned.bed", contigs, naming
+    )
+    transcripts = read_intervals(
+        shared_data / "genomes" / "Scer_polIItranscripts-adjustedTSS.bed.gz", contigs, naming
+    )
+    length = 100
+    start = (boxes.start + boxes.end) // 2 - length // 2
+    valid, test = contigs.index["IV"], contigs.index["VII"]
+    rest = [i for i in range(len(contigs.names)) if i not in (valid, test)]
+    allowed = {"train": rest, "valid": [valid], "test": [test]}
+    found = gc_matched_negatives(
+        reference,
+        contigs,
+        boxes.contig,
+        start,
+        length,
+        allowed=allowed,
+        seed=0,
+        per_positive=2,
+        excluded=transcripts,
+        max_unknown=unknown,
+    )
+    windows = np.lib.stride_tricks.sliding_window_view(reference, length)
+    kinds = []
+    for contig, first in ((boxes.contig, start), (found.contig, found.start)):
+        codes = windows[contigs.offsets[contig] + first]
+        share = ((codes == 1) | (codes == 2)).sum(axis=1) / (codes < 4).sum(axis=1)
+        kinds.append(np.histogram(share, bins=np.arange(51) / 50 - 1e-9)[0])
+    assert np.array_equal(kinds[0] * 2, kinds[1])
+    groups = [np.isin(boxes.contig[found.positive], members) for members in allowed.values()]
+    for members, mine in zip(allowed.values(), groups, strict=True):
+        assert np.isin(found.contig[mine], members).all() and mine.sum() >= 100
+    drawn = bedframe(contigs, found.contig, found.start, found.start + length)
+    for other in (
+        bedframe(contigs, boxes.contig, start, start + length),
+        bedframe(contigs, transcripts.contig, transcripts.start, transcripts.end),
+    ):
+        assert (bioframe.count_overlaps(drawn, other)["count"] == 0).all()
+    assert (bioframe.count_overlaps(drawn, drawn)["count"] == 1).all()
+
+
+def bedframe(contigs: Contigs, contig: Any, start: Any, end: Any) -> pd.DataFrame:
+    return pd.DataFrame({"chrom": np.array(contigs.names)[contig], "start": start, "end": end})
+
+
+@pytest.mark.parametrize(
+    ("more", "problem", "remedy"),
+    [
+        ({"per_positive": 30}, "GC bins lack candidates for negatives of all: at GC 0", "overlap"),
+        ({"within": spans((0, 0, 30))}, r"\d of \d GC bins lack candidates", "exclude less"),
+        ({"per_positive": 0}, "0 negatives of 10 bp", "1 or more"),
+        ({"max_unknown": 1.0}, "max_unknown is 1.0", "below 1"),
+        ({"max_unknown": float("nan")}, "max_unknown is nan", "below 1"),
+        (
+            {"allowed": {"train": (0, 1)}},
+            "2 positives are on contigs of no split, first 4 on 'c'",
+            "",
+        ),
+        ({"allowed": {"x": (0, 1), "y": (1, 2)}}, "contig 'b' is in both x and y", ""),
+    ],
+)
+def test_bad_settings_are_refused(more: dict[str, Any], problem: str, remedy: str) -> None:
+    with pytest.raises(InputError, match=problem) as caught:
+        draw(**more)
+    assert caught.value.remedy and remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("contig", "start", "problem"),
+    [
+        ([0, 0], [0, 481], r"positive 1 .* is at 481 to 501 of contig 'a', which has 500 bp"),
+        ([0], [-1], "positive 0 .* is at -1 to 19"),
+        ([0], [2**62], "positive 0 .* which has 500 bp"),
+        ([0, 1], [0, 100], "positive 1 .* has no known base"),
+        ([], [], "there is no positive"),
+    ],
+)
+def test_bad_positives_are_refused(contig: list[int], start: list[int], problem: str) -> None:
+    reference = genome(1, CONTIGS.total)
+    reference[600:620] = 4
+    arrays = np.array(contig, dtype=np.int32), np.array(start, dtype=np.int64)
+    with pytest.raises(InputError, match=problem) as caught:
+        gc_matched_negatives(reference, CONTIGS, *arrays, 20, allowed=ALL, seed=0)
+    assert caught.value.remedy
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    one = np.zeros(1, dtype=np.int64)
+    with pytest.raises(ValueError, match="10 codes for contigs of 1250 bases"):
+        gc_matched_negatives(genome(0, 10), CONTIGS, one, one, 5, allowed=ALL, seed=0)
+    with pytest.raises(ValueError, match="none of 3"):
+        gc_matched_negatives(genome(0, 1250), CONTIGS, one + 3, one, 5, allowed=ALL, seed=0)
+
+
+def test_a_window_of_only_gc_is_in_the_last_bin() -> None:
+    reference = np.repeat(np.array([1, 0], dtype=np.uint8), 100)
+    contigs, one = Contigs(("a",), (200,)), np.zeros(1, dtype=np.int64)
+    found = gc_matched_negatives(reference, contigs, one, one, 10, allowed={"a": (0,)}, seed=0)
+    assert 10 <= found.start[0] <= 90

@@ -1,0 +1,120 @@
+"""The reading benchmarks run, and say what they should."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.reading.contenders.registry import CONTENDERS
+from benchmarks.reading.data import QUICK, raw
+from benchmarks.reading.envs import ENVIRONMENTS
+from benchmarks.reading.formats import FORMATS
+from benchmarks.reading.groups import GROUPS, fault
+from benchmarks.reading.table import ratios, render
+from benchmarks.reading.task import Windows
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_a_quick_run_in_our_environment_has_a_number_for_every_reader(tmp_path: Path) -> None:
+    out = tmp_path / "reading.md"
+    groups = ["windows-1k", "rows", "cells", "tracks", "prefetch"]
+    quick = ["--quick", "--only-main", "--cache", str(tmp_path / "cache"), "--out", str(out)]
+    # Half of the readers: the rest differ from these in parameters only.
+    names = ["data_shards", "a slice a window", "blocks", "Prefetch", "bases", "pysam"]
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.reading.run", *quick]
+        + ["--groups", *groups, "--contenders", *names],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    result = json.loads(out.with_suffix(".json").read_text())
+    assert [group["name"] for group in result["groups"]] == groups
+    for group in result["groups"]:
+        for one in group["outcomes"]:
+            assert one["excluded"] is None, f"{group['name']}, {one['name']}: {one['excluded']}"
+            assert len(one["slices"]) == 2
+            assert all(s["units"] > 0 and s["wall"] > 0 for s in one["slices"])
+        assert group["title"] in out.read_text()
+        assert any(one["name"] == group["limit"] for one in group["outcomes"])
+
+
+def slices(*rates: float) -> list[dict[str, float]]:
+    return [{"units": rate * 2, "cpu": 2.0, "wall": 4.0} for rate in rates]
+
+
+def test_a_ratio_is_taken_within_its_round() -> None:
+    assert ratios(slices(1, 30), slices(10, 100), "cpu") == pytest.approx([0.1, 0.3])
+
+
+def outcome(name: str, **changes: Any) -> dict[str, Any]:
+    base = {"name": name, "how": "so", "ours": False, "form": "codes", "threads": "one"}
+    return {**base, "versions": {"numpy": "2"}, "excluded": None, "slices": [], **changes}
+
+
+def test_the_table_shows_ratios_and_the_reason_where_there_is_none() -> None:
+    group = {
+        "title": "Rows",
+        "unit": "rows",
+        "batch": 2,
+        "clock": "cpu",
+        "limit": "map",
+        "outcomes": [
+            outcome("map", slices=slices(10, 10, 10)),
+            outcome("us", ours=True, slices=slices(9, 8, 7)),
+            outcome("them", excluded="no answer in 300 s"),
+        ],
+    }
+    machine = {"processor": "P", "cores": 2, "memory_gib": 4, "system": "S", "python": "3.11"}
+    text = render(
+        {
+            "command": "c",
+            "date": "d",
+            "machine": machine,
+            "input": "full",
+            "rounds": 3,
+            "seconds": 1.0,
+            "groups": [group],
+        }
+    )
+    assert "| map (limit) | numpy 2 | 1 | 10 | 5 | so |" in text
+    assert "| **us** | numpy 2 | 0.80 [0.75 to 0.85] | 8 | 4 | so |" in text
+    assert "| them | | no number | | | no answer in 300 s |" in text
+
+
+def test_a_wrong_answer_is_found(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    generator.integers(0, 5, QUICK.genome, dtype=np.uint8).tofile(tmp_path / "genome.raw")
+    task = GROUPS["windows-1k"].task(tmp_path, QUICK)
+    query = GROUPS["windows-1k"].queries(task, 1)[0]
+    assert isinstance(query, Windows)
+    genome = raw(tmp_path, "genome")
+    right = np.stack([genome[start : start + 1000] for start in query.flat])
+    assert fault(task, query, (right,), "codes") is None
+    assert "shape" in str(fault(task, query, (right[:, :-1],), "codes"))
+    wrong = right.copy()
+    wrong[3, 7] ^= 1
+    assert fault(task, query, (wrong,), "codes") == "1 of 256,000 values differ from numpy's"
+    letters = np.frombuffer(b"ACGTN", dtype=np.uint8)[right]
+    assert fault(task, query, (letters,), "letters") is None
+    shuffled = np.arange(255, -1, -1)
+    assert fault(task, query, (right[shuffled], query.rows[shuffled]), "keyed") is None
+
+
+def test_every_reader_has_its_group_environment_and_files() -> None:
+    for (group, name), contender in CONTENDERS.items():
+        assert name == contender.name
+        assert contender.environment in {"main", *ENVIRONMENTS}
+        for pattern in contender.formats:
+            format_ = pattern.format(length=GROUPS[group].length)
+            assert format_ in FORMATS or format_ == GROUPS[group].raw, format_
+    for name, group in GROUPS.items():
+        assert (name, group.limit) in CONTENDERS
