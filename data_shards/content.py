@@ -157,5 +157,5 @@ def _bounds(data: ShardedDataset, field: FieldEntry) -> Finding:
                 )
                 return Finding(field.name, False, detail)
     mean = total / max(1, len(lengths))
-    detail = f"{len(lengths):,} rows of {int(lengths.min(initial=0)):,} to "
+    detail = f"{len(lengths):,} rows of {int(lengths.min() if len(lengths) else 0):,} to "
     return Finding(field.name, True, f"{detail}{int(lengths.max(initial=0)):,}, mean {mean:,.1f}")

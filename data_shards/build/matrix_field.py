@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_shards.build.row_fields import BLOCK_BYTES, element_places, refuse_nan
+from data_shards.build.row_fields import BLOCK_BYTES, refuse_nan
 from data_shards.build.rows_spec import MatrixSpec
-from data_shards.build.staging import Positions, create, scatter, scatter_columns
+from data_shards.build.staging import Positions, create, element_places, scatter, scatter_columns
 from data_shards.errors import InputError
 from data_shards.sources.files import open_binary
 from data_shards.sources.matrix import MatrixSource, open_matrix

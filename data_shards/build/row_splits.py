@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from data_shards.build.homology import homology_groups
 from data_shards.build.matching import Matched
-from data_shards.build.row_fields import RowField, SequenceField
+from data_shards.build.row_fields import RowField
 from data_shards.build.rows_spec import RowSplitSpec, RowsSpec
+from data_shards.build.sequence_field import SequenceField
 from data_shards.build.splits import (
     balanced_split,
     fold_split,

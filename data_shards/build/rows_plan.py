@@ -19,14 +19,16 @@ from data_shards.build.row_fields import (
     ArrayField,
     ColumnField,
     RowField,
-    SequenceField,
     column_by_file,
     open_column,
-    open_fasta_records,
-    open_sequences_of_sheet,
 )
 from data_shards.build.row_splits import SHEET, split_rows
 from data_shards.build.rows_spec import RowsSpec
+from data_shards.build.sequence_field import (
+    SequenceField,
+    open_fasta_records,
+    open_sequences_of_sheet,
+)
 from data_shards.build.staging import Positions, create, read, shape_of
 from data_shards.build.transforms import convert, fit_staged
 from data_shards.errors import InputError

@@ -80,7 +80,7 @@ def build(plan: Plan, out: Path, *, command: str, progress: Progress = silent) -
     folder = out.with_name(out.name + PARTIAL_SUFFIX)
     with _locked(folder, out):
         _begin(folder, plan)
-        schema = plan.stage(folder / _STAGING, progress)
+        schema = _stage(plan, folder, progress)
         for entry in schema.arrays:
             _create(folder, entry)
         records = _run(folder, plan, schema, progress)
@@ -135,6 +135,16 @@ def _begin(folder: Path, plan: Plan) -> None:
         (folder / name).mkdir()
     zarr.open_group(str(folder), mode="a", zarr_format=3)
     _write_durably(identity, plan.identity)
+
+
+def _stage(plan: Plan, folder: Path, progress: Progress) -> Schema:
+    """Prepare the sources; a fault in them leaves nothing behind that was not there before."""
+    try:
+        return plan.stage(folder / _STAGING, progress)
+    except InputError:
+        if not any((folder / _DONE).iterdir()):
+            shutil.rmtree(folder)
+        raise
 
 
 def _create(folder: Path, entry: ArrayEntry) -> None:

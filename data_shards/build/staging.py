@@ -72,3 +72,23 @@ def shape_of(path: Path) -> tuple[int, ...]:
     """Return the shape of a staged array."""
     shape: tuple[int, ...] = np.load(path, mmap_mode="r").shape
     return shape
+
+
+def element_places(
+    places: Positions, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> Positions:
+    """Say where each element of some ragged rows goes.
+
+    Args:
+        places: of the rows in the data set, -1 for rows left out.
+        starts: of each row of the data set in the pool of elements.
+        lengths: of the rows.
+
+    Returns:
+        int64, shape (sum of lengths,): place in the pool, -1 for elements left out.
+    """
+    begin = np.where(places >= 0, starts[places], -1)
+    ends = np.cumsum(lengths)
+    within = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+    begin = np.repeat(begin, lengths)
+    return np.where(begin >= 0, begin + within, -1)

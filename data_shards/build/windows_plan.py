@@ -15,21 +15,21 @@ from data_shards.bits import pack
 from data_shards.build.intervals import stage_intervals, staged_intervals
 from data_shards.build.plan import ShardJob, cut
 from data_shards.build.task_files import read_task_file
+from data_shards.build.tracks import read_tracks, stage_track, track_format
 from data_shards.build.windows import label, select, tile
-from data_shards.build.windows_spec import TaskSpec, WindowsSpec
+from data_shards.build.windows_schema import arrays, fields, rule
+from data_shards.build.windows_spec import TaskSpec, TrackSpec, WindowsSpec
 from data_shards.contigs import Contigs
 from data_shards.errors import InputError
 from data_shards.loci import SPLITS, Loci
 from data_shards.progress import Progress, silent
-from data_shards.sequence import ALPHABET, UNKNOWN
+from data_shards.sequence import ALPHABET
 from data_shards.sources.fasta import check_order, read_codes, scan_fasta, stage_fasta
 from data_shards.sources.files import SourceFile, identify
 from data_shards.sources.intervals import Intervals
 from data_shards.store.layout import SHARD_BYTES
 from data_shards.store.schema import (
-    ArrayEntry,
     ContigEntry,
-    FieldEntry,
     Schema,
     Split,
     TaskEntry,
@@ -51,6 +51,7 @@ class WindowsPlan:
         loci: one row a sample.
         intervals: for each task a bedframe (chrom, start, end), filtered and anchored.
         fasta: the reference file.
+        folder: what the spec's file names are relative to.
         sources: identity of every file read.
     """
 
@@ -59,6 +60,7 @@ class WindowsPlan:
     loci: Loci
     intervals: tuple[pd.DataFrame, ...]
     fasta: Path
+    folder: Path
     sources: tuple[SourceFile, ...]
 
     @property
@@ -85,29 +87,49 @@ class WindowsPlan:
         stage_fasta(self.fasta, folder)
         for name in _LOCI:
             np.save(folder / f"loci-{name}.npy", getattr(self.loci, name))
+        total = len(self.intervals) + len(self.spec.tracks)
         for number, frame in enumerate(self.intervals):
             stage_intervals(frame, folder / f"task-{number}")
-            progress("staging", number + 1, len(self.intervals))
+            progress("staging", number + 1, total)
+        contigs, naming = self.schema.reference, self.spec.reference.naming
+        for number, (spec, path, staged) in enumerate(self._tracks(folder)):
+            stage_track(spec, path, contigs, naming, self.fasta, staged)
+            progress("staging", len(self.intervals) + number + 1, total)
         return self.schema
+
+    def _tracks(self, folder: Path) -> list[tuple[TrackSpec, Path, Path]]:
+        """Return each track with its file and its staging folder."""
+        source = self.folder.resolve()
+        return [
+            (spec, source / spec.file, folder / f"track-{number}")
+            for number, spec in enumerate(self.spec.tracks)
+        ]
 
     def jobs(self, schema: Schema) -> list[ShardJob]:
         """Cut reference and rows into whole shards."""
         return [
             *cut("reference", schema.array("reference")),
-            *cut("rows", schema.array("labels")),
+            *cut("rows", schema.array("split")),
+            *(cut("tracks", schema.array("tracks")) if self.spec.tracks else ()),
         ]
 
     def shard(self, folder: Path, schema: Schema, job: ShardJob) -> dict[str, npt.NDArray[Any]]:
         """Make a shard of the reference, or of all per-sample arrays."""
         contigs = schema.reference
         if job.group == "reference":
-            staged = folder / "reference.fa"
-            return {"reference": read_codes(staged, contigs, job.start, job.stop)}
+            codes = read_codes(folder / "reference.fa", contigs, job.start, job.stop)
+            return {"reference": codes}
+        if job.group == "tracks":
+            staged = self._tracks(folder)
+            bins = read_tracks(staged, self.spec.signal, schema, job.start, job.stop)
+            return {"tracks": bins}
         arrays = {
             name: np.load(folder / f"loci-{name}.npy", mmap_mode="r")[job.start : job.stop]
             for name in _LOCI
         }
         loci = Loci(**arrays)
+        if not self.spec.tasks:
+            return arrays
         columns = [
             label(loci, contigs, schema.window, task, staged_intervals(path, loci, schema))
             for task, path in (
@@ -141,7 +163,7 @@ def plan_windows(
     Raises:
         InputError: for every fault of a file or of the description; names file and line.
     """
-    files = 1 + len(spec.tasks)
+    files = 1 + len(spec.tasks) + len(spec.tracks)
     progress("reading", 0, files)
     fasta = folder / spec.reference.fasta
     sources = {fasta: identify(fasta)}
@@ -165,6 +187,12 @@ def plan_windows(
         if key not in read:
             read[key] = read_task_file(path, task, contigs, spec.reference.naming)
         chosen.append(_choose(read[key], task, contigs, path))
+    for number, track in enumerate(spec.tracks, start=1 + len(spec.tasks)):
+        progress("reading", number, files)
+        track_format(track)
+        path = folder / track.file
+        if path not in sources:
+            sources[path] = identify(path)
     progress("reading", files, files)
     loci, ranges = tile(contigs, spec.windows, members)
     splits = _splits(ranges, members, contigs, spec, spec_path)
@@ -179,14 +207,14 @@ def plan_windows(
             for name, length in zip(contigs.names, contigs.lengths, strict=True)
         ),
         tasks=tuple(
-            TaskEntry(name=task.name, given=task.given, rule=_rule(task, spec.windows.center))
+            TaskEntry(name=task.name, given=task.given, rule=rule(task, spec.windows.center))
             for task in spec.tasks
         ),
-        fields=_fields(spec),
+        fields=fields(spec),
         splits=splits,
-        arrays=_arrays(contigs.total, len(loci), len(spec.tasks), bases_per_shard, rows_per_shard),
+        arrays=arrays(contigs, len(loci), spec, bases_per_shard, rows_per_shard),
     )
-    return WindowsPlan(spec, schema, loci, tuple(chosen), fasta, tuple(sources.values()))
+    return WindowsPlan(spec, schema, loci, tuple(chosen), fasta, folder, tuple(sources.values()))
 
 
 def _splits(
@@ -282,70 +310,3 @@ def _choose(intervals: Intervals, task: TaskSpec, contigs: Contigs, path: Path) 
             remedy="widen min_length, max_length, min_score or max_score",
         )
     return chosen
-
-
-def _rule(task: TaskSpec, center: int) -> str:
-    """Write a task's rule in words."""
-    what = task.feature or "interval"
-    subject = f"{what}s" if task.anchor == "interval" else f"{what} {task.anchor}s"
-    if task.flank:
-        subject += f" +/- {task.flank} bp"
-    limits = [
-        f"{what} {sign} {value:g}"
-        for what, sign, value in (
-            ("length", ">=", task.min_length if task.min_length > 1 else None),
-            ("length", "<=", task.max_length),
-            ("score", ">=", task.min_score),
-            ("score", "<=", task.max_score),
-        )
-        if value is not None
-    ]
-    if limits:
-        subject += f" ({', '.join(limits)})"
-    if task.min_count is not None:
-        return f"{task.min_count} or more {subject} touch the central {center} bp"
-    needed = task.min_overlap if task.min_overlap is not None else -(-center // 2)
-    return f"{subject} cover {needed} or more of the central {center} bp"
-
-
-def _fields(spec: WindowsSpec) -> tuple[FieldEntry, ...]:
-    codes = "A=0 C=1 G=2 T=3, N and other IUPAC letters=4"
-    return (
-        FieldEntry(
-            name="sequence",
-            role="input",
-            kind="window",
-            dtype="uint8",
-            shape=(spec.windows.length,),
-            encoding=codes,
-            missing=UNKNOWN,
-        ),
-        FieldEntry(
-            name="labels",
-            role="target",
-            kind="bits",
-            dtype="uint8",
-            shape=(-(-len(spec.tasks) // 8),),
-            encoding="task t is bit t % 8 of byte t // 8",
-            names=tuple(task.name for task in spec.tasks),
-        ),
-    )
-
-
-def _arrays(
-    bases: int, samples: int, tasks: int, bases_per_shard: int, rows_per_shard: int
-) -> tuple[ArrayEntry, ...]:
-    rows = {"contig": "int32", "start": "int64", "strand": "int8", "split": "uint8"}
-    return (
-        ArrayEntry(name="reference", dtype="uint8", shape=(bases,), shard_rows=bases_per_shard),
-        *(
-            ArrayEntry(name=name, dtype=dtype, shape=(samples,), shard_rows=rows_per_shard)
-            for name, dtype in rows.items()
-        ),
-        ArrayEntry(
-            name="labels",
-            dtype="uint8",
-            shape=(samples, -(-tasks // 8)),
-            shard_rows=rows_per_shard,
-        ),
-    )

@@ -104,6 +104,9 @@ class TrackSpec(Document):
         '"keep": a bin without data is NaN; "error": it is an error',
     )
     min_mapq: int = Field(0, ge=0, description="reads below this mapping quality are not counted")
+    opposite: str | None = Field(
+        None, description="the track of the other strand, whose place it takes there"
+    )
 
 
 class SplitSpec(Document):
@@ -145,6 +148,10 @@ class WindowsSpec(Document):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two tracks are called {name!r}")
+        opposite = {track.name: track.opposite or track.name for track in self.tracks}
+        for name, other in opposite.items():
+            if opposite.get(other) != name:
+                raise ValueError(f"track {name!r}: opposite {other!r} does not name it in turn")
         sizes = {"length": self.windows.length, "stride": self.windows.stride}
         for key, size in sizes.items() if self.tracks else ():
             if size % self.signal.bin:

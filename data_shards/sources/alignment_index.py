@@ -84,11 +84,7 @@ def index_of(path: Path, kind: AlignmentKind, scratch: Path, longest: int) -> Pa
             pysam.index(*options, str(path), str(built))
     except pysam.SamtoolsError as error:
         built.unlink(missing_ok=True)
-        raise InputError(
-            "can't be indexed: its reads are not sorted by position, or it is damaged",
-            path=path,
-            remedy="sort it: samtools sort -o sorted.bam; if that fails too, copy it again",
-        ) from error
+        raise _unsorted(path) from error
     return built
 
 
@@ -96,7 +92,7 @@ def count_reads(path: Path, scratch: Path) -> dict[str, int]:
     """Read all records once; count them by contig, those that have a position.
 
     Raises:
-        InputError: a part of the file is damaged.
+        InputError: a part of the file is damaged, or the reads of a contig are not together.
     """
     # By another name, beside which no index lies: with one, samtools would not read the file.
     link = scratch_path(path, scratch)
@@ -107,6 +103,8 @@ def count_reads(path: Path, scratch: Path) -> dict[str, int]:
         with quiet():
             table = pysam.idxstats(str(link))
     except pysam.SamtoolsError as error:
+        if "not position sorted" in str(error):
+            raise _unsorted(path) from error
         raise InputError(
             "damaged file: not all of its records can be read",
             path=path,
@@ -210,6 +208,14 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         pysam.set_verbosity(before)
+
+
+def _unsorted(path: Path) -> InputError:
+    return InputError(
+        "its reads are not sorted by position",
+        path=path,
+        remedy=f"sort it: samtools sort -o sorted{path.suffix} {path.name}",
+    )
 
 
 def _inflated_start(path: Path) -> bytes:

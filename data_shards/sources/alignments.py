@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ _Blocks = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int
 
 @dataclass(frozen=True)
 class Filters:
-    """Which reads count. The defaults are those of ``bedtools multicov``.
+    """Which reads count. The defaults are those of ``bedtools multicov``, but for ``unmapped``.
 
     Attributes:
         min_mapq: least mapping quality.
@@ -251,7 +251,8 @@ def coverage(
         InputError: the file is damaged.
         ValueError: the stretch is not within the contig.
     """
-    reads = records(alignments, contig, start, stop, filters)
+    aligned = replace(filters, unmapped=False)
+    reads = records(alignments, contig, start, stop, aligned)
     return _count(_gather(reads, lambda read: read.get_blocks()), start, stop, 1)
 
 

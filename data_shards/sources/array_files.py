@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -133,9 +134,9 @@ def _inflated(path: Path, member: str, layout: _Layout, axis: int) -> Iterator[R
                 at = layout.start + (part * shape[within] + start) * inner * item
                 content = _stretch(stream, at, values.shape[1] * item)
                 values[part] = np.frombuffer(content, dtype=layout.dtype)
-            if stop == shape[within]:
-                # The checksum is only looked at when the member has been read to its end.
-                _stretch(stream, layout.stop, 0)
+            if start < stop == shape[within]:
+                # The checksum is only looked at when the member has been read beyond its end.
+                stream.read(1)
             whole = values.reshape(*shape[:within], stop - start, *shape[within + 1 :])
             return np.moveaxis(whole.T if layout.fortran else whole, axis, 0)
 
@@ -153,7 +154,9 @@ def _npy_layout(path: Path, stream: IO[bytes], size: int) -> _Layout:
             shape, fortran, dtype = formats.read_array_header_2_0(stream)
         else:
             raise ValueError(f"version {version} of the format")
-    except ValueError as error:
+        if min(shape, default=0) < 0:
+            raise ValueError(f"shape {shape}")
+    except (ValueError, tokenize.TokenError) as error:
         raise InputError(
             f"the header of the array can't be read ({error})", path=path, remedy=AGAIN
         ) from error
@@ -218,13 +221,12 @@ def _member_offset(path: Path, member: zipfile.ZipInfo) -> int:
     with path.open("rb") as stream:
         stream.seek(member.header_offset + 26)
         name, extra = struct.unpack("<2H", stream.read(4))
-    return int(member.header_offset) + 30 + name + extra
+    return int(member.header_offset + 30 + name + extra)
 
 
 def _stretch(stream: IO[bytes], start: int, size: int) -> bytes:
-    """Read ``size`` bytes from ``start``; with none, see that the content ends there."""
     stream.seek(start)
-    content = stream.read(size or 1)
+    content = stream.read(size)
     if len(content) != size:
         raise EOFError(f"{len(content):,} bytes at {start:,} where {size:,} should be")
     return content

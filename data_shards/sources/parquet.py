@@ -31,6 +31,8 @@ from data_shards.sources.matrix import (
 )
 from data_shards.sources.text_lines import require_file
 
+_FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError)  # what pyarrow says of damaged files
+
 
 @dataclass(frozen=True, eq=False)
 class ParquetMatrix:
@@ -87,7 +89,7 @@ class ParquetMatrix:
         """Read some columns; shape ``(rows, columns)``, columns contiguous."""
         try:
             table = read(columns=list(columns), use_threads=False)
-        except (pa.ArrowException, OSError) as error:
+        except _FAULTS as error:
             raise _unreadable(self.path, error) from error
         values = np.empty((len(columns), table.num_rows), dtype=self.dtype)
         for number, column in enumerate(columns):
@@ -149,7 +151,7 @@ def open_parquet(
     kind = np.dtype(dtype) if dtype else common
     try:
         labels = file.read(columns=[key], use_threads=False).column(0).cast(pa.string())
-    except (pa.ArrowException, OSError) as error:
+    except _FAULTS as error:
         raise _unreadable(path, error) from error
     if labels.null_count:
         raise InputError(
@@ -175,9 +177,11 @@ def _open(path: Path) -> Any:
     from pyarrow import parquet
 
     try:
-        return parquet.ParquetFile(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+        file = parquet.ParquetFile(path, page_checksum_verification=True)
+        file.schema_arrow  # noqa: B018 - read here, where its faults are told
+    except _FAULTS as error:
         raise _unreadable(path, error) from error
+    return file
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

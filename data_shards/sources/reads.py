@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,8 @@ def read_reads(
     sequences: list[str] = []
     qualities: list[bytes] = []
     cigars: list[list[tuple[int, int]]] = []
-    for read in records(alignments, contig, start, stop, filters):
+    aligned = replace(filters, unmapped=False)
+    for read in records(alignments, contig, start, stop, aligned):
         if not read.get_blocks():
             continue
         sequence = read.query_sequence or ""

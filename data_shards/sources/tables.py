@@ -245,7 +245,7 @@ def _read_parquet(path: Path) -> Table:
 
     try:
         data = parquet.ParquetFile(path, page_checksum_verification=True).read()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"can't be read as Parquet ({str(error)[:200]})",
             path=path,

@@ -31,13 +31,19 @@ from typing import Literal
 
 import google_crc32c
 import numpy as np
-import numpy.typing as npt
 
 from data_shards.errors import CorruptDataError, InputError
 from data_shards.progress import Progress, silent
 from data_shards.store.location import Location, MissingObjectError
 from data_shards.store.manifest import ShardRecord, verify
-from data_shards.store.shards import ArrayLayout, decode_shard, in_order, plain_index, read_layout
+from data_shards.store.shards import (
+    ArrayLayout,
+    Memory,
+    decode_shard,
+    in_order,
+    plain_index,
+    read_layout,
+)
 
 _GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}'
 _LOCK, _STATE, _EVICTED = ".lock", ".state", ".evicted"
@@ -111,7 +117,7 @@ class ShardCache:
         noted = folder / "capacity"
         with _usable(folder), _locked(folder / _LOCK):
             if not stated and not noted.exists():
-                _write(noted, str(_free(folder) // 2).encode())
+                _write(noted, str(shutil.disk_usage(folder).free // 2).encode())
             return cls(folder, int(stated or noted.read_text()))
 
     def ensure(
@@ -145,31 +151,25 @@ class ShardCache:
         with _usable(self.folder), ExitStack() as failing:
             lease = Lease(self.folder / f"{fingerprint}.lock")
             failing.callback(lease.release)
-            shelf = _Shelf(self.folder / fingerprint, array)
-            found = shelf.finished(records)
-            if not shelf.complete(found, records):
+            shelf = _Shelf(self.folder / fingerprint, array, metadata, tuple(records))
+            found = shelf.finished()
+            if not shelf.complete(found):
                 shelf.state.mkdir(parents=True, exist_ok=True)
                 progress(f"caching {array}", len(found), len(records))
                 with _locked(shelf.file("lock")):  # waits for a process that is fetching it
-                    found = shelf.finished(records)
-                    if not shelf.complete(found, records):
-                        self._fill(location, shelf, metadata, records, found, progress)
+                    found = shelf.finished()
+                    if not shelf.complete(found):
+                        self._fill(location, shelf, found, progress)
             failing.pop_all()
         return CachedArray(shelf.home, tuple(found[record.shard] for record in records), lease)
 
     def _fill(
-        self,
-        location: Location,
-        shelf: _Shelf,
-        metadata: bytes,
-        records: Sequence[ShardRecord],
-        found: dict[int, ShardRecord],
-        progress: Progress,
+        self, location: Location, shelf: _Shelf, found: dict[int, ShardRecord], progress: Progress
     ) -> None:
         """Fetch the shards that are not there; adds them to ``found``."""
         url = location.url(shelf.array)
-        layout = read_layout(metadata, url)
-        ordered = in_order(layout, records, url)
+        layout = read_layout(shelf.metadata, url)
+        ordered = in_order(layout, shelf.records, url)
         sizes = {record.shard: _plain_bytes(layout, record) for record in ordered}
         waiting = [record for record in ordered if record.shard not in found]
         self._reserve(shelf, sum(sizes.values()), sum(sizes[record.shard] for record in waiting))
@@ -180,8 +180,8 @@ class ShardCache:
                 for record in fetched:
                     shelf.note([record], "a")
                     found[record.shard] = record
-                    progress(f"caching {shelf.array}", len(found), len(records))
-            _write(shelf.metadata, _plain_metadata(metadata))
+                    progress(f"caching {shelf.array}", len(found), len(ordered))
+            _write(shelf.plain, _plain_metadata(shelf.metadata))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -208,33 +208,37 @@ class ShardCache:
                     f"{kept:,} of {self.capacity_bytes:,} bytes are in use (REPLISOME_CACHE_BYTES)"
                 )
             idle.sort(key=lambda home: _lease_file(home).stat().st_mtime, reverse=True)
-            while used + total > self.capacity_bytes or _free(self.folder) < missing:
+            free = shutil.disk_usage(self.folder).free
+            while used + total > self.capacity_bytes or free < missing:
                 if not idle:
                     raise CacheFullError(f"{missing:,} bytes do not fit on the disk of the cache")
                 used -= promised[idle[-1]]
                 _evict(idle.pop())
+                free = shutil.disk_usage(self.folder).free
             _write(own, str(total).encode())
 
 
 @dataclass(frozen=True)
 class _Shelf:
-    """The place of one array in the cache."""
+    """The place of one array in the cache: its data set there, and what it is at the source."""
 
     home: Path
     array: str
+    metadata: bytes
+    records: tuple[ShardRecord, ...]
 
     @property
     def state(self) -> Path:
         return self.home / _STATE
 
     @property
-    def metadata(self) -> Path:
+    def plain(self) -> Path:
         return self.home / self.array / "zarr.json"
 
     def file(self, kind: str) -> Path:
         return self.state / f"{self.array}.{kind}"
 
-    def finished(self, records: Sequence[ShardRecord]) -> dict[int, ShardRecord]:
+    def finished(self) -> dict[int, ShardRecord]:
         """Return the local records of the shards that are here, with content as it was written."""
         try:
             lines = self.file("jsonl").read_text().splitlines()
@@ -243,16 +247,16 @@ class _Shelf:
         notes = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be cut
         local = {note["shard"]: note for note in notes}
         found = {}
-        for record in records:
+        for record in self.records:
             if note := local.get(record.shard):
                 here = replace(record, bytes=note["bytes"], crc32c=note["crc32c"], sha256="")
                 if verify(self.home, here, content=True) is None:
                     found[record.shard] = here
         return found
 
-    def complete(self, found: dict[int, ShardRecord], records: Sequence[ShardRecord]) -> bool:
+    def complete(self, found: dict[int, ShardRecord]) -> bool:
         """Tell whether nothing is missing."""
-        return len(found) == len(records) and self.metadata.exists()
+        return len(found) == len(self.records) and self.plain.exists()
 
     def note(self, records: Iterable[ShardRecord], mode: Literal["w", "a"]) -> None:
         """Note that shards are finished: these alone, or these too."""
@@ -268,7 +272,7 @@ class _Shelf:
         shutil.rmtree(self.home / self.array, ignore_errors=True)
 
 
-def fetch_shard(location: Location, record: ShardRecord, memory: npt.NDArray[np.uint8]) -> None:
+def fetch_shard(location: Location, record: ShardRecord, memory: Memory) -> None:
     """Fetch a whole shard into memory of its size, and verify it.
 
     Raises:
@@ -294,8 +298,7 @@ def _fetch_all(
         return
     largest = max(record.bytes for record in records)
     room = max(_plain_bytes(layout, record) for record in records)
-    free: queue.SimpleQueue[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
-    free = queue.SimpleQueue()
+    free: queue.SimpleQueue[tuple[Memory, Memory]] = queue.SimpleQueue()
     for _ in range(min(_FETCHES, len(records))):  # reused: large allocations are slow
         free.put((np.empty(largest, np.uint8), np.empty(room, np.uint8)))
 
@@ -341,10 +344,6 @@ def _plain_metadata(metadata: bytes) -> bytes:
 
 def _lease_file(home: Path) -> Path:
     return home.with_name(f"{home.name}.lock")
-
-
-def _free(folder: Path) -> int:
-    return shutil.disk_usage(folder).free
 
 
 def _promised(home: Path) -> int:

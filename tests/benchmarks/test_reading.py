@@ -26,12 +26,12 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_quick_run_in_our_environment_has_a_number_for_every_reader(tmp_path: Path) -> None:
     out = tmp_path / "reading.md"
     groups = ["windows-1k", "rows", "cells", "tracks", "prefetch"]
-    quick = ["--quick", "--only-main", "--cache", str(tmp_path / "cache"), "--out", str(out)]
     # Half of the readers: the rest differ from these in parameters only.
     names = ["data_shards", "a slice a window", "blocks", "Prefetch", "bases", "pysam"]
+    flags = ["--quick", "--only-main", "--cache", str(tmp_path / "cache"), "--out", str(out)]
+    chosen = ["--groups", *groups, "--contenders", *names]
     subprocess.run(
-        [sys.executable, "-m", "benchmarks.reading.run", *quick]
-        + ["--groups", *groups, "--contenders", *names],
+        [sys.executable, "-m", "benchmarks.reading.run", *flags, *chosen],
         cwd=ROOT,
         check=True,
         capture_output=True,

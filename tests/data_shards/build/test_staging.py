@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_shards.build import staging
-from data_shards.build.row_fields import element_places
+from data_shards.build.staging import element_places
 
 
 @pytest.fixture(params=[1 << 26, 4096 * 3])
