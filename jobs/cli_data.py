@@ -11,7 +11,9 @@ from jobs.command import Json, RecipeName, run
 from jobs.console import Console
 
 data_app = typer.Typer(
-    help="Make, show, check and compare data sets.", no_args_is_help=True, rich_markup_mode=None
+    help="Make, show, check, compare and copy data sets.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 DataPath = Annotated[
     str, typer.Argument(metavar="DATA", help="The data set: X.zarr, or s3://bucket/X.zarr.")
@@ -42,7 +44,7 @@ def data_simulate(
 @data_app.command("build")
 def data_build(
     source: Annotated[Path, typer.Option("--from", help="Folder of the raw files.")],
-    out: Annotated[Path, typer.Option(help="The data set to make, as X.zarr.")],
+    out: Annotated[str, typer.Option(help="The data set to make: X.zarr, or s3://bucket/X.zarr.")],
     recipe: Annotated[
         str,
         typer.Argument(
@@ -52,6 +54,13 @@ def data_build(
     spec: Annotated[
         Path | None,
         typer.Option(help="Description of the data set [default: RECIPE.toml in --from]."),
+    ] = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where one for an object store is built before it is sent; on storage that all "
+            "nodes share [default: ~/.cache/replisome-builds]."
+        ),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -70,7 +79,7 @@ def data_build(
     from jobs.datasets import build_dataset
 
     def work(console: Console) -> dict[str, Any]:
-        result = build_dataset(recipe, source, spec, out, console)
+        result = build_dataset(recipe, source, spec, out, console, scratch)
         sizes = ", ".join(f"{name} {count:,}" for name, count in result["samples"].items())
         console.show(f"built {out}: {sizes}; fields {', '.join(result['fields'])}")
         if result["dropped"]:
@@ -127,3 +136,24 @@ def data_diff(
     from jobs.datasets import diff_datasets
 
     run(json_, lambda console: diff_datasets(first, second, console))
+
+
+@data_app.command("copy")
+def data_copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A data set.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Where the copy shall be.")],
+    json_: Json = False,
+) -> None:
+    """Copy a data set to or from an object store; a killed copy, run again, continues.
+
+    Credentials and endpoint come from the standard environment: AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL.
+
+    \b
+    Examples:
+      replisome data copy yeast.zarr s3://lab/yeast.zarr
+      replisome data copy s3://lab/yeast.zarr yeast.zarr
+    """
+    from jobs.datasets import copy_dataset
+
+    run(json_, lambda console: copy_dataset(source, target, console))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from data_shards.dataset import ShardedDataset
 from data_shards.diff import diff
 from data_shards.errors import InputError
 from data_shards.progress import Progress
+from data_shards.store.location import Location
+from data_shards.store.schema import read_attributes
+from data_shards.store.transfer import fetch, publish, refuse_taken
 from jobs.cluster import cluster
 from jobs.console import Console
 from jobs.provenance import command_line
@@ -43,15 +48,32 @@ def simulate_files(recipe_name: str, out: Path, seed: int, console: Console) -> 
 
 
 def build_dataset(
-    recipe_name: str, source: Path, spec_path: Path | None, out: Path, console: Console
+    recipe_name: str,
+    source: Path,
+    spec_path: Path | None,
+    out: str,
+    console: Console,
+    scratch: Path | None = None,
 ) -> dict[str, Any]:
     """Build a data set from raw files; everything is checked before anything is written.
+
+    Args:
+        recipe_name: the recipe it is for, or "" for none.
+        source: folder of the raw files.
+        spec_path: the description; by default the recipe's, in ``source``.
+        out: path or URL of the data set to be.
+        console: where to say how far it is.
+        scratch: folder in which a data set for an object store is built before it is sent.
 
     Raises:
         InputError: for every fault of a file; names file and line.
     """
     recipe = get_recipe(recipe_name) if recipe_name else None
-    refuse_existing(out)
+    place = Location.parse(out)
+    if place.folder is not None:
+        refuse_existing(place.folder)
+    else:
+        refuse_taken(place)
     if recipe is None and spec_path is None:
         raise InputError(
             "neither a recipe nor a description is given",
@@ -63,11 +85,18 @@ def build_dataset(
         spec_path = source / recipe.spec_name if recipe is not None else source
     with console.step("read and check files"), console.bars() as bars:
         plan = _plan(read_description(spec_path), source, recipe_name, spec_path, bars.update)
-    with console.step("build shards"), cluster(), console.bars() as bars:
-        attributes = build(plan, out, command=command_line(), progress=bars.update)
+    folder = place.folder or _scratch(place, scratch)
+    if not (place.folder is None and folder.exists()):  # it may be built, but not yet sent
+        with console.step("build shards"), cluster(), console.bars() as bars:
+            build(plan, folder, command=command_line(), progress=bars.update)
+    if place.folder is None:
+        with console.step("send"), console.bars() as bars:
+            publish(folder, place, bars.update)
+        shutil.rmtree(folder)
+    attributes = read_attributes(place)
     schema = attributes.schema_
     return {
-        "data": str(out),
+        "data": out,
         "fingerprint": attributes.fingerprint,
         "samples": {name: split.samples for name, split in schema.splits.items()},
         "fields": [field.name for field in schema.fields],
@@ -75,6 +104,35 @@ def build_dataset(
         "dropped": plan.dropped,
         "seconds": console.seconds,
     }
+
+
+def _scratch(place: Location, folder: Path | None) -> Path:
+    """Return where a data set for an object store is built: the same place in every attempt."""
+    folder = folder if folder is not None else Path.home() / ".cache" / "replisome-builds"
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(str(place).encode()).hexdigest()[:12]
+    return folder / f"{digest}-{str(place).rsplit('/', maxsplit=1)[-1]}"
+
+
+def copy_dataset(source: str, target: str, console: Console) -> dict[str, Any]:
+    """Copy a data set between a folder and an object store, verified byte for byte.
+
+    Raises:
+        InputError: the target exists, both or neither are in an object store, or a store can't be
+            reached.
+    """
+    here, there = Location.parse(source), Location.parse(target)
+    with console.step("copy"), console.bars() as bars:
+        if here.folder is not None and there.folder is None:
+            attributes = publish(here.folder, there, bars.update)
+        elif here.folder is None and there.folder is not None:
+            attributes = fetch(here, there.folder, bars.update)
+        else:
+            raise InputError(
+                f"{source} and {target}: one is to be a folder, the other in an object store",
+                remedy="copy folders with cp -r, and buckets with the store's own tools",
+            )
+    return {"data": target, "fingerprint": attributes.fingerprint, "seconds": console.seconds}
 
 
 def _plan(

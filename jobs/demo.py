@@ -43,7 +43,7 @@ def run_demo(out: Path, runs: Path, seed: int, console: Console) -> dict[str, An
             console.say(f"2/3 using the data set {data}")
         else:
             console.say(f"2/3 building {data} from FASTA and BED files")
-            build_dataset("danq", raw, None, data, console)
+            build_dataset("danq", raw, None, str(data), console)
         console.say("3/3 training DanQ (small) as two pipeline stages, then its baselines")
         config = configure("danq", None, {**_FLAGS, "seed": seed})
         return train(TrainRequest(config, str(data), runs), console)

@@ -149,17 +149,7 @@ def open_parquet(
     columns = tuple(field.name for field in schema if field.name != key)
     common = _common_dtype(path, schema, key)
     kind = np.dtype(dtype) if dtype else common
-    try:
-        labels = file.read(columns=[key], use_threads=False).column(0).cast(pa.string())
-    except _FAULTS as error:
-        raise _unreadable(path, error) from error
-    if labels.null_count:
-        raise InputError(
-            f"row {labels.is_null().to_pylist().index(True) + 1} has no name in column {key!r}",
-            path=path,
-            remedy="name every row",
-        )
-    rows = tuple(labels.to_pylist())
+    rows = _row_names(path, file, key)
     sides = {"rows": rows, "columns": columns}
     other = "columns" if axis == "rows" else "rows"
     check_names(path, sides[axis], "sample", place[axis])
@@ -171,6 +161,21 @@ def open_parquet(
             remedy="rename one of them",
         )
     return ParquetMatrix(path, sides[axis], sides[other], kind, axis)
+
+
+def _row_names(path: Path, file: Any, key: str) -> tuple[str, ...]:
+    try:
+        labels = file.read(columns=[key], use_threads=False).column(0).cast(pa.string())
+        labels.validate(full=True)
+    except _FAULTS as error:
+        raise _unreadable(path, error) from error
+    if labels.null_count:
+        raise InputError(
+            f"row {labels.is_null().to_pylist().index(True) + 1} has no name in column {key!r}",
+            path=path,
+            remedy="name every row",
+        )
+    return tuple(labels.to_pylist())
 
 
 def _open(path: Path) -> Any:

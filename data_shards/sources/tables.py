@@ -245,6 +245,7 @@ def _read_parquet(path: Path) -> Table:
 
     try:
         data = parquet.ParquetFile(path, page_checksum_verification=True).read()
+        data.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"can't be read as Parquet ({str(error)[:200]})",

@@ -10,8 +10,8 @@ were asked for, so that :func:`~data_shards.store.shards.map_shards` maps it as 
     FINGERPRINT/.state/   labels.jsonl: a line for each finished shard; labels.bytes: room it was
                           promised; labels.lock: held by the one process that fetches it
 
-A shard's line is written after the shard was fetched, verified, written, synced and renamed. A
-builder that is killed leaves finished shards, which count, and at most a temporary file a shard.
+A shard gets its line when it was fetched, verified, written, synced and renamed: what a killed
+process leaves is finished shards, which count, and a few ``*.partial`` files, which do not.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from data_shards.store.shards import (
 
 _GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}'
 _LOCK, _STATE, _EVICTED = ".lock", ".state", ".evicted"
-_FETCHES = 4  # at once; each holds one shard as fetched and one as decoded
+_FETCHES = 4  # at once; each holds one shard as fetched and one decoded
 
 
 class CacheFullError(Exception):
@@ -78,7 +78,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class CachedArray:
-    """An array in the cache: the local data set, its shards' records there, and the lease."""
+    """An array in the cache: the local data set, its records there (no sha256), the lease."""
 
     folder: Path
     records: tuple[ShardRecord, ...]
@@ -174,7 +174,6 @@ class ShardCache:
         waiting = [record for record in ordered if record.shard not in found]
         self._reserve(shelf, sum(sizes.values()), sum(sizes[record.shard] for record in waiting))
         try:
-            _write(shelf.home / "zarr.json", _GROUP)
             shelf.note(found.values(), "w")
             with closing(_fetch_all(location, shelf.home, layout, waiting)) as fetched:
                 for record in fetched:
@@ -189,10 +188,7 @@ class ShardCache:
             raise CacheFullError(f"the disk of the cache {self.folder} is full") from error
 
     def _reserve(self, shelf: _Shelf, total: int, missing: int) -> None:
-        """Promise an array room for all its bytes, and find it for those that are missing now.
-
-        Removes data sets that nobody uses, those that were not used for longest first.
-        """
+        """Promise an array its room; removes data sets that nobody uses, the oldest use first."""
         with _locked(self.folder / _LOCK), ExitStack() as held:
             for leftover in self.folder.glob(f"{_EVICTED}*"):
                 shutil.rmtree(leftover)
@@ -216,6 +212,7 @@ class ShardCache:
                 _evict(idle.pop())
                 free = shutil.disk_usage(self.folder).free
             _write(own, str(total).encode())
+            _write(shelf.home / "zarr.json", _GROUP)  # of all its arrays, so under this lock
 
 
 @dataclass(frozen=True)

@@ -161,9 +161,7 @@ def write_all(folder: Path, samples: int, features: int) -> list[tuple[str, str 
                 file[f"{side}/_index"].attrs["encoding-type"] = "string-array"
                 file[f"{side}/_index"].attrs["encoding-version"] = "0.2.0"
                 file[side].attrs.update({"_index": "_index", "column-order": np.array([], "S1")})
-                file[side].attrs.update(
-                    {"encoding-type": "dataframe", "encoding-version": "0.2.0"}
-                )
+                file[side].attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0"})
     with (folder / "matrix.mtx").open("w") as text:
         text.write("%%MatrixMarket matrix coordinate integer general\n")
         text.write(f"{features} {samples} {features * samples}\n")

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_shards.errors import CorruptDataError
+from data_shards.store.location import Location
 from data_shards.store.manifest import (
     ShardRecord,
     checksums,
@@ -375,12 +376,12 @@ def test_a_manifest_reads_back_as_written(tmp_path: Path) -> None:
         ShardRecord("a", 0, "a/c/0", 0, 10, 99, 7, "ee", 1, ()),
     ]
     write_manifest(tmp_path, records)
-    assert read_manifest(tmp_path) == sorted(records, key=lambda r: r.array)
+    assert read_manifest(Location.parse(str(tmp_path))) == sorted(records, key=lambda r: r.array)
 
 
 def test_a_missing_or_damaged_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptDataError, match="manifest"):
-        read_manifest(tmp_path)
+        read_manifest(Location.parse(str(tmp_path)))
     (tmp_path / "manifest.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(CorruptDataError, match="manifest"):
-        read_manifest(tmp_path)
+        read_manifest(Location.parse(str(tmp_path)))
