@@ -9,13 +9,21 @@ import numpy as np
 from data_shards.content import Finding, check_field
 from data_shards.dataset import ShardedDataset
 from data_shards.errors import CorruptDataError
+from data_shards.leaks import MAX_DUPLICATES, check_leaks
 from data_shards.loci import SPLITS
 from data_shards.progress import Progress, silent
 from data_shards.store.manifest import verify_stored
 
 
-def check(place: Path | str, progress: Progress = silent) -> list[Finding]:
-    """Run every check on a data set; later ones are left out if the files are damaged.
+def check(
+    place: Path | str, progress: Progress = silent, max_duplicates: float = MAX_DUPLICATES
+) -> list[Finding]:
+    """Run every check on a data set; later ones are left out if earlier ones find damage.
+
+    Args:
+        place: the data set.
+        progress: told how far it is.
+        max_duplicates: see :func:`data_shards.leaks.check_leaks`.
 
     Raises:
         InputError: there is no finished data set at ``place``.
@@ -41,6 +49,8 @@ def check(place: Path | str, progress: Progress = silent) -> list[Finding]:
     for number, field in enumerate(data.schema.fields, start=1):
         findings += check_field(data, field)
         progress("fields", number, len(data.schema.fields))
+    if all(finding.ok for finding in findings if finding.check != "labels"):
+        findings += check_leaks(data, max_duplicates)
     return findings
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from data_shards.store.schema import Compression
 from jobs.command import Json, RecipeName, run
 from jobs.console import Console
 
@@ -55,6 +56,10 @@ def data_build(
         Path | None,
         typer.Option(help="Description of the data set [default: RECIPE.toml in --from]."),
     ] = None,
+    compression: Annotated[
+        Compression,
+        typer.Option(help='"none" is mapped in place; "lz4" is smaller, and read through a cache.'),
+    ] = "none",
     scratch: Annotated[
         Path | None,
         typer.Option(
@@ -79,7 +84,7 @@ def data_build(
     from jobs.datasets import build_dataset
 
     def work(console: Console) -> dict[str, Any]:
-        result = build_dataset(recipe, source, spec, out, console, scratch)
+        result = build_dataset(recipe, source, spec, out, console, scratch, compression)
         sizes = ", ".join(f"{name} {count:,}" for name, count in result["samples"].items())
         console.show(f"built {out}: {sizes}; fields {', '.join(result['fields'])}")
         if result["dropped"]:
@@ -107,18 +112,25 @@ def data_show(
 @data_app.command("check")
 def data_check(
     data: DataPath,
+    max_duplicates: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of held-out samples whose input another split may have."
+        ),
+    ] = 0.01,
     json_: Json = False,
 ) -> None:
     """Verify a data set from its bytes up; exit status 1 if anything is wrong.
 
-    Checks the checksums of all shards, that windows lie on their contigs and none is there twice,
-    that splits share no contig, and that every task has both classes in every split.
+    Checks the checksums of all shards, that numbers are finite, that windows lie on their contigs
+    and none is there twice, that every label and class is in every split, and that nothing leaks
+    between splits: no locus, overlap or group, and few equal or reverse-complement inputs.
 
     Example: replisome data check x.zarr
     """
     from jobs.datasets import check_dataset
 
-    run(json_, lambda console: check_dataset(data, console))
+    run(json_, lambda console: check_dataset(data, max_duplicates, console))
 
 
 @data_app.command("diff")

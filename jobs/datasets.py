@@ -22,7 +22,7 @@ from data_shards.diff import diff
 from data_shards.errors import InputError
 from data_shards.progress import Progress
 from data_shards.store.location import Location
-from data_shards.store.schema import read_attributes
+from data_shards.store.schema import Compression, read_attributes
 from data_shards.store.transfer import fetch, publish, refuse_taken
 from jobs.cluster import cluster
 from jobs.console import Console
@@ -54,6 +54,7 @@ def build_dataset(
     out: str,
     console: Console,
     scratch: Path | None = None,
+    compression: Compression = "none",
 ) -> dict[str, Any]:
     """Build a data set from raw files; everything is checked before anything is written.
 
@@ -63,6 +64,7 @@ def build_dataset(
         spec_path: the description; by default the recipe's, in ``source``.
         out: path or URL of the data set to be.
         console: where to say how far it is.
+        compression: of the shards.
         scratch: folder in which a data set for an object store is built before it is sent.
 
     Raises:
@@ -88,7 +90,13 @@ def build_dataset(
     folder = place.folder or _scratch(place, scratch)
     if not (place.folder is None and folder.exists()):  # it may be built, but not yet sent
         with console.step("build shards"), cluster(), console.bars() as bars:
-            build(plan, folder, command=command_line(), progress=bars.update)
+            build(
+                plan,
+                folder,
+                command=command_line(),
+                progress=bars.update,
+                compression=compression,
+            )
     if place.folder is None:
         with console.step("send"), console.bars() as bars:
             publish(folder, place, bars.update)
@@ -143,10 +151,10 @@ def _plan(
     return plan_windows(spec, source, recipe=recipe, spec_path=spec_path, progress=progress)
 
 
-def check_dataset(place: str, console: Console) -> dict[str, Any]:
+def check_dataset(place: str, max_duplicates: float, console: Console) -> dict[str, Any]:
     """Check a data set from its bytes up; the result's ``faults`` is 0 if all is well."""
     with console.bars() as bars:
-        findings = check(place, bars.update)
+        findings = check(place, bars.update, max_duplicates)
     table = Table("check", "", "finding")
     for finding in findings:
         table.add_row(finding.check, "ok" if finding.ok else "FAULT", finding.detail)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from data_shards.build.row_fields import BLOCK_BYTES, refuse_nan
 from data_shards.build.rows_spec import MatrixSpec
-from data_shards.build.staging import Positions, create, element_places, scatter, scatter_columns
+from data_shards.build.staging import Positions, create, scatter, scatter_columns
 from data_shards.errors import InputError
 from data_shards.sources.files import open_binary
 from data_shards.sources.matrix import MatrixSource, open_matrix
@@ -91,38 +91,58 @@ class MatrixField:
             scatter_columns(path, places, column, chosen.astype(dtype, copy=False))
 
     def _stage_sparse(self, folder: Path, places: Positions, samples: int) -> None:
+        """Write CSR: a first pass counts each sample's values, a second one writes them."""
         lengths = np.zeros(samples, dtype=np.int64)
-        for start, csr in self._csr_blocks():
-            mine = places[start : start + csr.shape[0]]
-            lengths[mine[mine >= 0]] = np.diff(csr.indptr)[mine >= 0]
+        for part in self._sparse_parts(places):
+            np.add.at(lengths, part.place, 1)
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-        total = int(lengths.sum())
         values, indices = (folder / f"{self.name}.{part}.npy" for part in ("values", "indices"))
         width = np.uint16 if len(self.kept) <= 1 << 16 else np.int32
-        create(values, (total,), _stored(np.dtype(self.source.dtype)))
-        create(indices, (total,), width)
+        create(values, (int(lengths.sum()),), _stored(np.dtype(self.source.dtype)))
+        create(indices, (int(lengths.sum()),), width)
         np.save(folder / f"{self.name}.start.npy", starts)
         np.save(folder / f"{self.name}.length.npy", lengths.astype(np.int32))
-        for start, csr in self._csr_blocks():
-            refuse_nan(csr.data, 0, None, None, self.source.path, self.spec.missing)
-            mine = places[start : start + csr.shape[0]]
-            elements = element_places(mine, starts, np.diff(csr.indptr).astype(np.int64))
-            scatter(values, elements, csr.data)
-            scatter(indices, elements, csr.indices.astype(width))
+        written = starts.copy()
+        for part in self._sparse_parts(places):
+            # Values of one sample are next to each other in a part: number them from where the
+            # sample's last part ended.
+            begins = np.flatnonzero(np.diff(part.place, prepend=-1))
+            counts = np.diff(np.append(begins, len(part.place)))
+            within = np.arange(len(part.place)) - np.repeat(begins, counts)
+            target = written[part.place] + within
+            written[part.place[begins]] += counts
+            scatter(values, target, part.values)
+            scatter(indices, target, part.column.astype(width))
 
-    def _csr_blocks(self) -> Iterator[tuple[int, Any]]:
-        """Yield the first sample and a CSR matrix of the kept features, indices sorted."""
-        everything = np.array_equal(self.kept, np.arange(len(self.source.features)))
+    def _sparse_parts(self, places: Positions) -> Iterator[_Part]:
+        """Read the values of kept samples and features, block by block, sample after sample."""
+        column_of = np.full(len(self.source.features), -1, dtype=np.int64)
+        column_of[self.kept] = np.arange(len(self.kept))
         for block in self.source.blocks(BLOCK_BYTES):
-            if block.axis != "samples":
-                raise InputError(
-                    "the sparse matrix is stored by features",
-                    path=self.source.path,
-                    remedy="store it by samples (CSR)",
-                )
-            csr = block.values if everything else block.values[:, self.kept]
+            csr = block.values
             csr.sort_indices()
-            yield block.start, csr
+            refuse_nan(csr.data, 0, None, None, self.source.path, self.spec.missing)
+            by_samples = block.axis == "samples"
+            rows = places[block.start : block.stop] if by_samples else places
+            place = np.repeat(rows, np.diff(csr.indptr))
+            column = column_of[csr.indices + (0 if by_samples else block.start)]
+            keep = (place >= 0) & (column >= 0)
+            yield _Part(place[keep], column[keep], csr.data[keep])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some values of a sparse matrix; arrays of shape (values,).
+
+    Attributes:
+        place: sample in the data set.
+        column: place of the feature among the kept ones.
+        values: as in the source.
+    """
+
+    place: npt.NDArray[np.int64]
+    column: npt.NDArray[np.int64]
+    values: npt.NDArray[Any]
 
 
 def open_matrix_field(spec: MatrixSpec, folder: Path) -> MatrixField:
@@ -132,7 +152,15 @@ def open_matrix_field(spec: MatrixSpec, folder: Path) -> MatrixField:
         InputError: the file is faulty, a feature is not in it or named twice, or a sparse matrix
             is to be normalised.
     """
-    source = open_matrix(folder / spec.file, format=spec.format, samples=spec.samples)
+    source = open_matrix(
+        folder / spec.file,
+        format=spec.format,
+        samples=spec.samples,
+        duplicates=spec.duplicates,
+        header=spec.header,
+        names=spec.names,
+        layer=spec.layer,
+    )
     if source.sparse and (spec.normalise or spec.dtype is not None):
         raise InputError(
             f"matrix {spec.name!r} is sparse, and stays so: it can't be normalised here",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,26 @@ SHEET = "the sheet"
 """How the sheet is called among the sources that are matched."""
 
 
+@dataclass(frozen=True)
+class Assigned:
+    """Where the samples go; arrays of shape (samples,).
+
+    Attributes:
+        codes: uint8, index into ``SPLITS``.
+        groups: int64, number of the sample's group, or None if each sample is on its own.
+    """
+
+    codes: npt.NDArray[np.uint8]
+    groups: npt.NDArray[np.int64] | None
+
+
 def split_rows(
     spec: RowsSpec,
     fields: Sequence[RowField],
     table: Table | None,
     matched: Matched,
     spec_path: Path | str,
-) -> npt.NDArray[np.uint8]:
+) -> Assigned:
     """Split the samples.
 
     Args:
@@ -44,7 +58,7 @@ def split_rows(
         spec_path: named in messages about the description.
 
     Returns:
-        uint8, shape (samples,), index into ``SPLITS``.
+        The split of each sample, and its group where the rule keeps groups together.
 
     Raises:
         InputError: the rule can't be applied to these samples; says why.
@@ -54,16 +68,21 @@ def split_rows(
     classes = _column(rule.stratify, table, matched, spec_path) if rule.stratify else None
     if rule.by == "random":
         if classes is None:
-            return random_split(names, valid=rule.valid, test=rule.test, seed=rule.seed)
-        return balanced_split(
-            names, valid=rule.valid, test=rule.test, seed=rule.seed, classes=classes
-        )
+            codes = random_split(names, valid=rule.valid, test=rule.test, seed=rule.seed)
+        else:
+            codes = balanced_split(
+                names, valid=rule.valid, test=rule.test, seed=rule.seed, classes=classes
+            )
+        return Assigned(codes, None)
     if rule.by == "column":
         assert rule.column is not None  # the description's own check
-        return given_split(_column(rule.column, table, matched, spec_path))
+        return Assigned(given_split(_column(rule.column, table, matched, spec_path)), None)
     groups = _groups(rule, names, fields, table, matched, spec_path)
+    shown = [group[: rule.prefix] for group in groups]
+    number = np.unique(shown, return_inverse=True)[1].astype(np.int64)
+    kept = number if len(set(shown)) < len(shown) else None
     if rule.by == "kfold":
-        return fold_split(
+        codes = fold_split(
             groups,
             folds=rule.folds,
             fold=rule.fold,
@@ -71,14 +90,16 @@ def split_rows(
             classes=classes,
             group_prefix=rule.prefix,
         )
-    return balanced_split(
-        groups,
-        valid=rule.valid,
-        test=rule.test,
-        seed=rule.seed,
-        classes=classes,
-        group_prefix=rule.prefix,
-    )
+    else:
+        codes = balanced_split(
+            groups,
+            valid=rule.valid,
+            test=rule.test,
+            seed=rule.seed,
+            classes=classes,
+            group_prefix=rule.prefix,
+        )
+    return Assigned(codes, kept)
 
 
 def _groups(

@@ -32,11 +32,13 @@ from data_shards.build.sequence_field import (
 from data_shards.build.staging import Positions, create, read, shape_of
 from data_shards.build.transforms import convert, fit_staged
 from data_shards.errors import InputError
+from data_shards.leaks import GROUP
 from data_shards.loci import SPLITS
 from data_shards.progress import Progress, silent
 from data_shards.sources.arrays import open_array
 from data_shards.sources.columns import strings
 from data_shards.sources.files import SourceFile, identify
+from data_shards.sources.matrix import matrix_files
 from data_shards.sources.tables import Table, read_table
 from data_shards.store.layout import SHARD_BYTES, rows_per_shard
 from data_shards.store.schema import ArrayEntry, FieldEntry, Schema, Split
@@ -52,6 +54,7 @@ class RowsPlan:
         fields: the opened sources.
         places: field -> where each row of its source goes.
         names: of the samples, in the data set's order; empty if they have none.
+        groups: of the samples, in the data set's order; None if each is on its own.
         splits: row ranges.
         sources: identity of every file read.
         dropped: samples that some file lacks.
@@ -63,6 +66,7 @@ class RowsPlan:
     fields: tuple[RowField, ...]
     places: Mapping[str, Positions]
     names: tuple[str, ...]
+    groups: npt.NDArray[np.int64] | None
     splits: Mapping[str, Split]
     sources: tuple[SourceFile, ...]
     dropped: int
@@ -84,7 +88,7 @@ class RowsPlan:
 
     def worker(self) -> RowsPlan:
         """Return the plan without what lies in the staging folder."""
-        return replace(self, fields=(), places={}, names=())
+        return replace(self, fields=(), places={}, names=(), groups=None)
 
     def stage(self, folder: Path, progress: Progress) -> Schema:
         """Scatter every source's rows to their places, field by field; fit what is normalised."""
@@ -99,6 +103,8 @@ class RowsPlan:
             progress("staging", number, len(self.fields))
         if self.names:
             entries.append(_stage_names(folder, self.names))
+        if self.groups is not None:
+            entries.append(_stage_groups(folder, self.groups))
         path = folder / "split.npy"
         create(path, (self.samples,), np.uint8)
         codes = np.load(path, mmap_mode="r+")
@@ -166,15 +172,16 @@ def plan_rows(
     Raises:
         InputError: for every fault of a file or of the description; names file and line.
     """
-    files = _files(spec)
+    files = _files(spec, folder)
     sources: list[SourceFile] = []
-    for number, name in enumerate(files, start=1):
-        sources.append(identify(folder / name))
+    for number, path in enumerate(files, start=1):
+        sources.append(identify(path))
         progress("reading", number, len(files))
     table = _sheet(spec, folder)
     opened = _open_fields(spec, folder, table)
     matched = _match(spec, opened, table, spec_path)
-    codes = split_rows(spec, opened, table, matched, spec_path)
+    assigned = split_rows(spec, opened, table, matched, spec_path)
+    codes, groups = assigned.codes, assigned.groups
     order = np.argsort(codes, kind="stable").astype(np.int64)
     stops = np.cumsum([int((codes == code).sum()) for code in range(len(SPLITS))]).tolist()
     starts = [0, *stops[:-1]]
@@ -190,6 +197,7 @@ def plan_rows(
             field.name: positions(matched.rows[field.name], order, field.count) for field in opened
         },
         names=tuple(matched.names[i] for i in order) if matched.names else (),
+        groups=None if groups is None else groups[order],
         splits=splits,
         sources=tuple(sources),
         dropped=matched.dropped,
@@ -197,12 +205,15 @@ def plan_rows(
     )
 
 
-def _files(spec: RowsSpec) -> list[str]:
-    named = [spec.samples.sheet, *(field.file for field in spec.matrices)]
-    named += [field.features for field in spec.matrices]
+def _files(spec: RowsSpec, folder: Path) -> list[Path]:
+    """List every file that will be read, each once."""
+    named = [spec.samples.sheet, *(field.features for field in spec.matrices)]
     named += [field.file for field in spec.arrays]
     named += [path for field in spec.sequences for path in field.fasta]
-    return list(dict.fromkeys(name for name in named if name is not None))
+    paths = [folder / name for name in named if name is not None]
+    for field in spec.matrices:
+        paths += matrix_files(folder / field.file, field.format)
+    return list(dict.fromkeys(paths))
 
 
 def _sheet(spec: RowsSpec, folder: Path) -> Table | None:
@@ -304,4 +315,17 @@ def _stage_names(folder: Path, names: Sequence[str]) -> FieldEntry:
         shape=(int(lengths.max()),),
         encoding="name of the sample, UTF-8",
         pad=0,
+    )
+
+
+def _stage_groups(folder: Path, groups: npt.NDArray[np.int64]) -> FieldEntry:
+    """Write the groups that the split keeps together, so that a check can hold it to that."""
+    np.save(folder / f"{GROUP}.npy", groups)
+    return FieldEntry(
+        name=GROUP,
+        role="meta",
+        kind="dense",
+        dtype="int64",
+        shape=(),
+        encoding="number of the group that stays in one split",
     )

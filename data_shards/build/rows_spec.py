@@ -55,6 +55,14 @@ class MatrixSpec(Document):
     samples: SampleAxis | None = Field(
         None, description='which axis of a text or Parquet matrix is the samples: "rows", "columns"'
     )
+    header: Literal["full", "short"] | None = Field(
+        None, description='of a text matrix: "short" has no name over the first column, as R writes'
+    )
+    names: str | None = Field(None, description="of a Parquet matrix: the column of row names")
+    layer: str | None = Field(None, description="of an h5ad: a layer, or raw.X; default X")
+    duplicates: Literal["error", "keep"] = Field(
+        "error", description='"keep" allows features of one name (probe sets)'
+    )
     features: str | None = Field(
         None, description="file with one feature name a line: keep these, in this order"
     )
@@ -191,7 +199,7 @@ class RowsSpec(Document):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two fields are called {name!r}")
-            if name in ("split", "id"):
+            if name in ("split", "id", "group"):
                 raise ValueError(f"a field can't be called {name!r}")
         needs = [field.name for field in self.columns if field.columns]
         needs += [field.name for field in self.sequences if field.column]

@@ -32,6 +32,7 @@ from data_shards.store.schema import (
     PARTIAL_SUFFIX,
     ArrayEntry,
     Attributes,
+    Compression,
     Provenance,
     Schema,
     fingerprint,
@@ -60,13 +61,22 @@ def refuse_existing(out: Path) -> None:
         )
 
 
-def build(plan: Plan, out: Path, *, command: str, progress: Progress = silent) -> Attributes:
+def build(
+    plan: Plan,
+    out: Path,
+    *,
+    command: str,
+    progress: Progress = silent,
+    compression: Compression = "none",
+) -> Attributes:
     """Build a planned data set on the connected Ray cluster, or continue a killed build of it.
 
     Args:
         plan: what to build, see :mod:`data_shards.build.plan`.
         out: where the data set shall be; on storage that all nodes share.
         command: how the build was asked for, for the provenance.
+        compression: "none" is mapped in place; "lz4" is a third of the size for codes, and read
+            through the node's cache.
         progress: told how many shards are done.
 
     Returns:
@@ -79,8 +89,8 @@ def build(plan: Plan, out: Path, *, command: str, progress: Progress = silent) -
     refuse_existing(out)
     folder = out.with_name(out.name + PARTIAL_SUFFIX)
     with _locked(folder, out):
-        _begin(folder, plan)
-        schema = _stage(plan, folder, progress)
+        _begin(folder, f"{plan.identity} {compression}")
+        schema = _compressed(_stage(plan, folder, progress), compression)
         for entry in schema.arrays:
             _create(folder, entry)
         records = _run(folder, plan, schema, progress)
@@ -117,11 +127,11 @@ def _locked(folder: Path, out: Path) -> Iterator[None]:
         yield
 
 
-def _begin(folder: Path, plan: Plan) -> None:
+def _begin(folder: Path, identity: str) -> None:
     """Prepare the working folder, or recognise it as an unfinished build of the same input."""
-    identity = folder / _IDENTITY
-    if identity.exists():
-        if identity.read_text() != plan.identity:
+    stated = folder / _IDENTITY
+    if stated.exists():
+        if stated.read_text() != identity:
             raise InputError(
                 "an unfinished build of other input is in the way",
                 path=folder,
@@ -134,7 +144,13 @@ def _begin(folder: Path, plan: Plan) -> None:
     for name in (_STAGING, _DONE):
         (folder / name).mkdir()
     zarr.open_group(str(folder), mode="a", zarr_format=3)
-    _write_durably(identity, plan.identity)
+    _write_durably(stated, identity)
+
+
+def _compressed(schema: Schema, compression: Compression) -> Schema:
+    """Say of every array how it is stored."""
+    arrays = [entry.model_copy(update={"compression": compression}) for entry in schema.arrays]
+    return schema.model_copy(update={"arrays": tuple(arrays)})
 
 
 def _stage(plan: Plan, folder: Path, progress: Progress) -> Schema:
@@ -157,6 +173,7 @@ def _create(folder: Path, entry: ArrayEntry) -> None:
             entry.shape[1:],
             entry.dtype,
             entry.shard_rows,
+            entry.compression,
         )
 
 

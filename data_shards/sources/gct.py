@@ -44,6 +44,13 @@ def open_gct(path: Path, dtype: TextDtype, keep_duplicates: bool) -> MatrixSourc
             line=3,
             remedy="correct line 2, or restore the columns that are lost",
         )
+    if len(set(header[1:lead])) != row_fields or "" in header[1:lead]:
+        raise InputError(
+            f"the columns of row metadata are called {', '.join(header[1:lead])}",
+            path=path,
+            line=3,
+            remedy="name each of them, by its own name",
+        )
     names = tuple(header[lead:])
     layout = TextLayout(_TAB, tuple(header[:lead]), names, 3, 4 + column_fields)
     table = _column_table(path, layout, column_fields)

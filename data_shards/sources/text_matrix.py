@@ -197,16 +197,7 @@ def open_rows(
             line=layout.head_line,
             remedy="give a matrix with values",
         )
-    leads: list[list[str]] = [[] for _ in layout.lead]
-    for rows in _read_rows(path, layout, _SMALLEST_READ * 16):
-        for number, fields in zip(rows.lines, rows.leads, strict=True):
-            for texts, field in zip(leads, fields, strict=True):
-                texts.append(_decoded(path, number, field))
-    names = tuple(leads[0])
-    row_table = None
-    if len(leads) > 1:
-        data = pa.table([pa.array(texts, pa.string()) for texts in leads[1:]], layout.lead[1:])
-        row_table = Table(path, data, layout.first_line)
+    names, row_table = _read_names(path, layout)
 
     def row_place(row: int) -> tuple[str, int | None]:
         line = line_of_record(path, layout.first_line, row)
@@ -226,6 +217,19 @@ def open_rows(
     check_names(path, features, "feature", feature_place, keep=keep_duplicates)
     kind: np.dtype[np.generic] = np.dtype(dtype)
     return TextMatrix(path, samples, features, kind, axis, layout, sample_table, feature_table)
+
+
+def _read_names(path: Path, layout: TextLayout) -> tuple[tuple[str, ...], Table | None]:
+    """Read the text of all rows: their names, and the columns that follow the name, if any."""
+    leads: list[list[str]] = [[] for _ in layout.lead]
+    for rows in _read_rows(path, layout, _SMALLEST_READ * 16):
+        for number, fields in zip(rows.lines, rows.leads, strict=True):
+            for texts, field in zip(leads, fields, strict=True):
+                texts.append(_decoded(path, number, field))
+    if len(leads) == 1:
+        return tuple(leads[0]), None
+    data = pa.table([pa.array(texts, pa.string()) for texts in leads[1:]], layout.lead[1:])
+    return tuple(leads[0]), Table(path, data, layout.first_line)
 
 
 def _read_rows(path: Path, layout: TextLayout, size: int) -> Iterator[_Rows]:

@@ -48,8 +48,10 @@ class _Reading:
     lines: bool
 
     @cached_property
-    def declared(self) -> frozenset[str]:
-        return frozenset(self.file.names)
+    def numbers(self) -> dict[str, int]:
+        """Numbers in the reference of the contigs that the header declares."""
+        found = {n: self.contigs.index.get(self.naming.translate(n)) for n in self.file.names}
+        return {name: number for name, number in found.items() if number is not None}
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _blocks(
         if region is not None and index is not None:
             records = _region_records(reading, vcf, source, index, region)
         else:
-            records = (_binary_records if reading.file.binary else _text_records)(reading.file, vcf)
+            records = (_binary_records if reading.file.binary else _text_records)(reading, vcf)
         for record in records:
             sites.append(_site(reading, record))
             size += sites[-1].bytes
@@ -147,9 +149,9 @@ def _open(reading: _Reading, source: Path) -> Any:
         ) from error
 
 
-def _text_records(file: VariantFile, records: Any) -> Iterator[_Record]:
+def _text_records(reading: _Reading, vcf: Any) -> Iterator[_Record]:
     """Check each line, then let htslib parse the same line."""
-    number = 0
+    file, number = reading.file, 0
     try:
         with open_binary(file.path) as stream:
             while line := stream.readline(_LONGEST):
@@ -163,8 +165,8 @@ def _text_records(file: VariantFile, records: Any) -> Iterator[_Record]:
                         line=number,
                         remedy="the file is truncated: copy it again (or add the line end)",
                     )
-                check_line(file, line.rstrip(b"\r\n"), number)
-                yield _Record(_parsed(file, records, number, number), number, number)
+                content = _parsed(reading, vcf, vcf, line.rstrip(b"\r\n"), number, number)
+                yield _Record(content, number, number)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"damaged gzip data after line {number} ({error})",
@@ -173,7 +175,7 @@ def _text_records(file: VariantFile, records: Any) -> Iterator[_Record]:
         ) from error
 
 
-def _binary_records(file: VariantFile, records: Any) -> Iterator[_Record]:
+def _binary_records(reading: _Reading, records: Any) -> Iterator[_Record]:
     iterator = iter(records)
     number = 0
     while True:
@@ -183,7 +185,7 @@ def _binary_records(file: VariantFile, records: Any) -> Iterator[_Record]:
         except StopIteration:
             return
         except Exception as error:
-            raise _unparsed(file, None, number, error) from error
+            raise _unparsed(reading.file, None, number, error) from error
         yield _Record(content, number, None)
 
 
@@ -199,7 +201,7 @@ def _region_records(
     if file.binary:
         for name in file.names:
             if reading.naming.translate(name) == contig:
-                yield from _binary_records(file, vcf(f"{{{name}}}:{within}"))
+                yield from _binary_records(reading, vcf(f"{{{name}}}:{within}"))
         return
     with pysam.TabixFile(str(source), index=str(index), encoding="latin-1") as lines:
         for name in lines.contigs:
@@ -208,8 +210,7 @@ def _region_records(
             records = vcf(f"{{{name}}}:{within}")
             for number, text in enumerate(lines.fetch(name, start, stop), start=1):
                 line = text.encode("latin-1")
-                check_line(file, line, None)
-                content = _parsed(file, records, None, number)
+                content = _parsed(reading, vcf, records, line, None, number)
                 if content.start + 1 != int(line.split(b"\t", 2)[1]):
                     raise InputError(
                         f"htslib reads position {content.start + 1} where line {text[:40]!r} is",
@@ -219,11 +220,39 @@ def _region_records(
                 yield _Record(content, number, None)
 
 
-def _parsed(file: VariantFile, records: Any, line: int | None, number: int) -> Any:
+def _parsed(
+    reading: _Reading, vcf: Any, records: Any, content: bytes, line: int | None, number: int
+) -> Any:
+    """Check a line of text and take the record that htslib makes of it."""
+    check_line(reading.file, content, line)
+    name = content.split(b"\t", 1)[0].decode()
+    if name not in reading.numbers:
+        try:
+            reading.numbers[name] = _contig_number(reading, name)
+        except RecordError as fault:
+            problem = fault.problem if line else f"record {number}: {fault.problem}"
+            raise InputError(
+                problem, path=reading.file.path, line=line, remedy=fault.remedy
+            ) from None
+        # htslib crashes where a record on a contig that it doesn't know has another fault.
+        vcf.add_to_header(f"##contig=<ID={name}>")
     try:
         return next(records)
     except Exception as error:
-        raise _unparsed(file, line, number, error) from error
+        raise _unparsed(reading.file, line, number, error) from error
+
+
+def _contig_number(reading: _Reading, name: str) -> int:
+    if reading.file.names and name not in reading.file.names:
+        raise RecordError(
+            f"contig {name!r} is not in the header", "add its ##contig line to the header"
+        )
+    number = reading.contigs.index.get(reading.naming.translate(name))
+    if number is None:
+        raise RecordError(
+            f"contig {name!r} is not in the reference", naming_hint(name, reading.contigs)
+        )
+    return number
 
 
 def _unparsed(file: VariantFile, line: int | None, number: int, error: Exception) -> InputError:
@@ -238,23 +267,20 @@ def _unparsed(file: VariantFile, line: int | None, number: int, error: Exception
 
 
 def _site(reading: _Reading, record: _Record) -> Site:
-    file, contigs, content = reading.file, reading.contigs, record.content
+    content = record.content
     name = str(content.CHROM)
     try:
-        if reading.declared and name not in reading.declared:
-            raise RecordError(
-                f"contig {name!r} is not in the header", "add its ##contig line to the header"
-            )
-        contig = contigs.index.get(reading.naming.translate(name))
+        contig = reading.numbers.get(name)
         if contig is None:
-            raise RecordError(
-                f"contig {name!r} is not in the reference", naming_hint(name, contigs)
-            )
-        return read_site(content, contig, contigs, len(reading.samples), reading.references)
+            contig = _contig_number(reading, name)
+        samples = len(reading.samples)
+        return read_site(content, contig, reading.contigs, samples, reading.references)
     except RecordError as fault:
         place = f"record {record.number} ({name}:{content.start + 1})"
         problem = f"{place}: {fault.problem}" if record.line is None else fault.problem
-        raise InputError(problem, path=file.path, line=record.line, remedy=fault.remedy) from None
+        raise InputError(
+            problem, path=reading.file.path, line=record.line, remedy=fault.remedy
+        ) from None
 
 
 def _assembled(reading: _Reading, sites: list[Site], first: int, columns: list[int]) -> Variants:

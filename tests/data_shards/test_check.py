@@ -23,6 +23,10 @@ def test_a_good_data_set_has_no_fault(danq_data: Path) -> None:
         "loci",
         "sequence",
         "labels",
+        "leakage",
+        "leakage",
+        "leakage",
+        "leakage",
     ]
     assert all(finding.ok for finding in findings)
 
@@ -91,3 +95,32 @@ def test_each_fault_is_found(
     tamper(out, array, change)
     faults = [finding for finding in check(out) if not finding.ok]
     assert any(f.check == check_name and problem in f.detail for f in faults), faults
+
+
+def test_inputs_that_two_splits_have_are_told_and_a_fault_above_the_limit(
+    danq_data: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(danq_data, tmp_path / "x.zarr"))
+    data = ShardedDataset(danq_data)
+    first = data.schema.split("test").start
+    offsets = data.schema.reference.offsets
+
+    def place(row: int) -> int:
+        return int(offsets[data.loci.contig[row]] + data.loci.start[row])
+
+    def copy_ten(values: np.ndarray) -> None:
+        for row in range(9):  # as they are
+            source = values[place(row) : place(row) + 300]
+            values[place(first + row) : place(first + row) + 300] = source
+        source = values[place(20) : place(20) + 300]  # and one turned to the other strand
+        values[place(first + 20) : place(first + 20) + 300] = 3 - source[::-1]
+
+    tamper(out, "reference", copy_ten)
+    found = {f.detail.split(" in two")[0]: f for f in check(out) if f.check == "leakage"}
+    assert found["equal inputs"].ok, "9 of 3,200 held-out samples are below the limit"
+    assert "9 in train, 9 in test" in found["equal inputs"].detail
+    assert "1 in train, 1 in test" in found["reverse complements"].detail
+    strict = {f.detail.split(" in two")[0]: f for f in check(out, max_duplicates=0)}
+    assert not strict["equal inputs"].ok
+    assert not strict["reverse complements"].ok
+    assert strict["overlapping loci"].ok

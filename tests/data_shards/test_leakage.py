@@ -144,6 +144,14 @@ def test_groups_leak_as_in_a_naive_comparison(samples: list[tuple[int, int]]) ->
     assert shared_groups(np.array([f"patient {g}" for g in groups]), split) == expected
 
 
+def test_a_palindrome_in_two_splits_is_a_duplicate_on_both_strands() -> None:
+    rows = np.stack([encode(text) for text in ("GAATTC", "GAATTG", "GAATTC", "GAATTG", "CAATTC")])
+    split = codes_of([0, 0, 2, 2, 2])
+    assert duplicate_sequences(reader(rows), split) == Leak(4, 0.8, (2, 0, 2), ((0, 2), (1, 3)))
+    turned = reverse_complement_duplicates(reader(rows), split)
+    assert turned == Leak(4, 0.8, (2, 0, 2), ((0, 2), (1, 4)))
+
+
 def test_touching_windows_do_not_overlap() -> None:
     start, split = np.array([0, 10, 20, 29]), codes_of([0, 1, 2, 0])
     leak = overlapping_loci(np.zeros(4, np.int32), start, 10, split)

@@ -217,6 +217,53 @@ def test_the_draw_is_uniform_over_all_allowed_windows() -> None:
     assert np.abs(np.histogram(place, bins=10, range=(0, 100_000))[0] - 100).max() < 35
 
 
+EVEN = np.tile(np.array([0, 1], dtype=np.uint8), 100)  # every window of 10 bp has half GC
+
+
+def starts(count: int, **more: Any) -> list[int]:
+    """Draw negatives of 10 bp for a positive at 100 to 110 of 200 bp, all of one GC bin."""
+    found = gc_matched_negatives(
+        EVEN,
+        Contigs(("a",), (200,)),
+        np.zeros(1, dtype=np.int32),
+        np.full(1, 100, dtype=np.int64),
+        10,
+        allowed={"all": (0,)},
+        seed=3,
+        per_positive=count,
+        **more,
+    )
+    return sorted(found.start.tolist())
+
+
+def test_every_allowed_window_can_be_drawn_and_no_other() -> None:
+    free = [*range(0, 91), *range(110, 191)]
+    assert starts(len(free), may_overlap=True) == free
+    with pytest.raises(InputError, match=f"there are {len(free):,} where {len(free) + 1:,}"):
+        starts(len(free) + 1, may_overlap=True)
+    excluded = spans((0, 0, 50), (0, 55, 56), (0, 70, 200))
+    assert starts(5, may_overlap=True, excluded=excluded) == [56, 57, 58, 59, 60]
+    touching = spans((0, 60, 70), (0, 40, 60), (0, 72, 81), (0, 195, 200))
+    assert starts(21, may_overlap=True, within=touching) == [*range(40, 61)]
+    assert starts(1, within=spans((0, 190, 200))) == [190]
+
+
+def test_more_candidates_are_looked_at_where_many_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = starts(11)
+    assert (np.diff(expected) >= 10).all()
+    pools: list[int] = []
+    accepted = negatives._accepted
+
+    def counting(pool: Any, need: Any, rules: Any) -> Any:
+        pools.append(len(pool.place))
+        return accepted(pool, need, rules)
+
+    monkeypatch.setattr(negatives, "_accepted", counting)
+    monkeypatch.setattr(negatives, "_SPARE", 2)
+    assert starts(11) == expected
+    assert pools[0] == 22 and pools[-1] > 22
+
+
 @pytest.mark.parametrize("unknown", [0.0, 0.05])
 def test_negatives_of_yeast_match_their_positives(
     shared_data: Path, tmp_path: Path, unknown: float

@@ -181,7 +181,8 @@ def test_numbers_are_normalised_by_the_training_split_alone(
     assert data.schema.field("expression").normalise is not None
 
 
-def test_sparse_counts_stay_sparse(tmp_path: Path, ray_cluster: None) -> None:
+@pytest.mark.parametrize("stored", [sparse.csr_matrix, sparse.csc_matrix])
+def test_sparse_counts_stay_sparse(stored: type, tmp_path: Path, ray_cluster: None) -> None:
     import anndata
 
     raw = tmp_path / "raw"
@@ -189,7 +190,7 @@ def test_sparse_counts_stay_sparse(tmp_path: Path, ray_cluster: None) -> None:
     rng = np.random.default_rng(1)
     counts = sparse.random_array((300, 80), density=0.1, rng=rng, format="csr")
     counts.data = rng.integers(1, 900, counts.nnz).astype(np.float32)
-    cells = anndata.AnnData(sparse.csr_matrix(counts))
+    cells = anndata.AnnData(stored(counts))
     cells.obs_names = [f"cell{i}" for i in range(300)]
     cells.var_names = [f"g{i}" for i in range(80)]
     cells.write_h5ad(raw / "cells.h5ad")

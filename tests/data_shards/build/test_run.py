@@ -111,6 +111,22 @@ def test_both_strands_are_reverse_complements(raw: Path, tmp_path: Path, ray_clu
     assert np.array_equal(labels[::2], labels[1::2])
 
 
+def test_compressed_shards_hold_the_same_in_fewer_bytes(
+    built: Path, simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLISOME_CACHE", str(tmp_path / "cache"))
+    build(make_plan(simulated, SMALL), tmp_path / "x.zarr", command="test", compression="lz4")
+    plain, packed = ShardedDataset(built), ShardedDataset(tmp_path / "x.zarr")
+    rows = np.random.default_rng(0).integers(0, plain.schema.samples, 300)
+    for field in ("sequence", "labels"):
+        assert np.array_equal(packed.gather(field, rows), plain.gather(field, rows))
+    sizes = [sum(shard.bytes for shard in data.shards) for data in (packed, plain)]
+    assert sizes[0] < sizes[1] / 2
+    assert packed.attributes.fingerprint != plain.attributes.fingerprint
+    group = zarr.open_group(str(tmp_path / "x.zarr"), mode="r")
+    assert np.array_equal(group["reference"][:], plain.reference)
+
+
 def test_an_output_that_exists_is_refused_and_left_alone(simulated: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.zarr"
     out.mkdir()

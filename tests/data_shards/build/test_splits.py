@@ -224,6 +224,16 @@ def test_stratified_folds_of_groups_are_nearly_even() -> None:
     assert [int((c == 2).sum()) for c in codes] == [180] * 5
 
 
+def test_groups_of_several_classes_are_not_all_dealt_to_the_first_fold() -> None:
+    groups = np.arange(24) // 2
+    kinds = groups % 3  # four groups of each class for three folds
+    sizes = [
+        int((fold_split(groups, folds=3, fold=f, seed=0, classes=kinds) == 2).sum())
+        for f in range(3)
+    ]
+    assert sizes == [8, 8, 8]
+
+
 # ---- given
 
 

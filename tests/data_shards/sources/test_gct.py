@@ -105,6 +105,8 @@ def test_counts_stay_integers(tmp_path: Path) -> None:
         (V3.replace("dose\tna", "cell\tna"), 5, "is called 'cell', as no or another one is"),
         (V3.replace("dose\tna\t", "dose\t"), 5, "4 columns where the header has 5"),
         ("#1.3\n2\t1\t0\t9\nid\ts\na\t1\n", 2, "1 lines of column metadata, but line 2 says 9"),
+        ("#1.3\n1\t1\t2\t0\nid\ta\ta\ts\ng\tx\ty\t1\n", 3, "row metadata are called a, a"),
+        ("#1.3\n1\t1\t1\t0\nid\t\ts\ng\tx\t1\n", 3, "the columns of row metadata are called"),
         ("#1.2\n", None, "the file ends before line 2"),
         ("#1.2\n2\t3\n", None, "the file ends before line 3"),
         (V2.replace("g2\t", "g1\t"), 5, "feature 'g1' is there twice (line 4 and line 5)"),

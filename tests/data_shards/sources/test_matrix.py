@@ -113,7 +113,7 @@ def test_a_source_travels_to_another_process(tmp_path: Path) -> None:
     assert gather(pickle.loads(pickle.dumps(open_matrix(path)))).tolist() == [[1], [2]]
 
 
-SAMPLES, FEATURES = 2000, 4000
+SAMPLES, FEATURES = 1500, 4000
 BUDGET = 1 << 20
 MEASURE = """
 import json, sys
@@ -187,6 +187,6 @@ def test_memory_is_bounded_by_the_budget_whatever_the_size_of_the_file(tmp_path:
     grown = json.loads(done.stdout)
     assert len(grown) == len(large)
     for path, (values, bytes_more) in grown.items():
-        # The values alone are 32 MB as float32, and more as text.
+        # The values alone are 24 MB as float32, and more as text.
         assert values == SAMPLES * FEATURES, path
         assert bytes_more < 16 * BUDGET, path

@@ -325,6 +325,20 @@ def test_a_header_without_contigs_is_enough(tmp_path: Path) -> None:
     assert read(write(tmp_path / "x.vcf", text + GOOD)).position.tolist() == [9]
 
 
+def test_two_faults_that_together_crash_htslib_are_refused(tmp_path: Path) -> None:
+    broken = GOOD.replace("0|1", "0|")
+    bare = "".join(line for line in HEADER.splitlines(True) if "contig" not in line)
+    for text, problem in (
+        (HEADER + broken.replace("chr1", "ch1"), "contig 'ch1' is not in the header"),
+        (bare + broken.replace("chr1", "ch1"), "contig 'ch1' is not in the reference"),
+        (bare + broken, "htslib can't parse the record"),
+    ):
+        with pytest.raises(InputError) as caught:
+            read(write(tmp_path / "x.vcf", text))
+        assert problem in str(caught.value)
+        assert caught.value.line == text.count("\n")
+
+
 def test_windows_line_ends_change_nothing(tmp_path: Path) -> None:
     text = HEADER + GOOD + GOOD.replace("\t10\t", "\t20\t")
     unix = read(write(tmp_path / "u.vcf", text))
