@@ -329,7 +329,7 @@ def _fit_quantile(blocks: Iterator[_Floats]) -> Quantile:
 
 
 def _quantile(values: _Floats, reference: _Floats, before: int) -> _Floats:
-    from scipy.stats import rankdata  # type: ignore[import-untyped,unused-ignore]
+    from scipy.stats import rankdata
 
     missing = np.isnan(values)
     known = _known(values, before)

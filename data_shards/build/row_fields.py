@@ -24,7 +24,7 @@ from data_shards.sources.columns import categories, numbers
 from data_shards.sources.tables import Table
 from data_shards.store.schema import FieldEntry
 
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 8 << 20
 """What a source is asked to read at a time."""
 
 

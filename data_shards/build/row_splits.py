@@ -66,14 +66,6 @@ def split_rows(
     rule = spec.splits
     names = list(matched.names) or [str(row) for row in range(matched.count)]
     classes = _column(rule.stratify, table, matched, spec_path) if rule.stratify else None
-    if rule.by == "random":
-        if classes is None:
-            codes = random_split(names, valid=rule.valid, test=rule.test, seed=rule.seed)
-        else:
-            codes = balanced_split(
-                names, valid=rule.valid, test=rule.test, seed=rule.seed, classes=classes
-            )
-        return Assigned(codes, None)
     if rule.by == "column":
         assert rule.column is not None  # the description's own check
         return Assigned(given_split(_column(rule.column, table, matched, spec_path)), None)
@@ -81,7 +73,15 @@ def split_rows(
     shown = [group[: rule.prefix] for group in groups]
     number = np.unique(shown, return_inverse=True)[1].astype(np.int64)
     kept = number if len(set(shown)) < len(shown) else None
-    if rule.by == "kfold":
+    if rule.by == "random" and classes is None:
+        codes = random_split(
+            groups,
+            valid=rule.valid,
+            test=rule.test,
+            seed=rule.seed,
+            group_prefix=rule.prefix,
+        )
+    elif rule.by == "kfold":
         codes = fold_split(
             groups,
             folds=rule.folds,
@@ -123,6 +123,7 @@ def _groups(
             field.lengths[rows],
             k=rule.kmer,
             threshold=rule.threshold,
+            measure=rule.measure,
         )
         return [str(group) for group in groups]
     if rule.column is not None:

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from data_shards.build.homology import Measure
 from data_shards.build.normalise import Step
 from data_shards.documents import Document
 from data_shards.sources.matrix import MatrixFormat, SampleAxis
@@ -156,7 +157,10 @@ class RowSplitSpec(Document):
     field: str | None = Field(None, description="sequence field whose homologues stay together")
     kmer: int = Field(8, ge=3, le=31)
     threshold: float = Field(
-        0.1, gt=0, le=1, description="Jaccard similarity of k-mers from which two are homologues"
+        0.1, gt=0, le=1, description="similarity of k-mers from which two are homologues"
+    )
+    measure: Measure = Field(
+        "jaccard", description='"containment": shared k-mers over those of the shorter sequence'
     )
     seed: int = 0
 

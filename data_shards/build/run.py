@@ -7,6 +7,7 @@ manifest and the attributes are written and the folder is renamed to ``X.zarr``.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -40,6 +41,7 @@ from data_shards.store.schema import (
 from data_shards.store.shards import create_array, write_shard
 
 _STAGING, _DONE, _LOCK, _IDENTITY = ".staging", ".done", ".lock", ".identity"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _LIBRARIES = ("replisome", "zarr", "numpy", "pysam", "bioframe", "pyarrow")
 
 
@@ -91,6 +93,7 @@ def build(
     with _locked(folder, out):
         _begin(folder, f"{plan.identity} {compression}")
         schema = _compressed(_stage(plan, folder, progress), compression)
+        _refuse_small_disk(folder, schema)
         for entry in schema.arrays:
             _create(folder, entry)
         records = _run(folder, plan, schema, progress)
@@ -157,9 +160,11 @@ def _stage(plan: Plan, folder: Path, progress: Progress) -> Schema:
     """Prepare the sources; a fault in them leaves nothing behind that was not there before."""
     try:
         return plan.stage(folder / _STAGING, progress)
-    except InputError:
+    except (InputError, OSError) as error:
         if not any((folder / _DONE).iterdir()):
             shutil.rmtree(folder)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise _no_room(folder) from error
         raise
 
 
@@ -201,10 +206,50 @@ def _run(folder: Path, plan: Plan, schema: Schema, progress: Progress) -> list[S
         while waiting and len(running) < limit:
             running.append(work.remote(str(folder), waiting.pop(0), shared, described))
         ready, running = ray.wait(running, num_returns=1)
-        records += ray.get(ready[0])
+        try:
+            records += ray.get(ready[0])
+        except ray.exceptions.RayTaskError as error:
+            for one in running:
+                ray.cancel(one)
+            raise _cause(error, folder) from None
         finished += 1
         progress("building", finished, len(jobs))
     return records
+
+
+def _cause(error: Exception, folder: Path) -> Exception:
+    """Return what went wrong in a task, as a person can act on it; Ray wraps it in a traceback."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, InputError):
+        return cause
+    if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+        return _no_room(folder)
+    return error
+
+
+def _no_room(folder: Path) -> InputError:
+    return InputError(
+        "the disk is full",
+        path=folder,
+        remedy="make room and run the same build again: it continues where it stopped",
+    )
+
+
+def _refuse_small_disk(folder: Path, schema: Schema) -> None:
+    """Refuse to begin what can't be finished: compare the data set's size with the disk's room."""
+    needed = sum(
+        int(np.prod(entry.shape, dtype=np.int64)) * np.dtype(entry.dtype).itemsize
+        for entry in schema.arrays
+        if entry.compression == "none"
+    )
+    there = sum(path.stat().st_size for path in folder.rglob("c/*") if path.is_file())
+    free = shutil.disk_usage(folder).free
+    if needed - there > free:
+        raise InputError(
+            f"the data set needs {needed - there:,} more bytes, the disk has {free:,}",
+            path=folder,
+            remedy="make room, or give an --out on another disk",
+        )
 
 
 def _build_shard(folder_name: str, job: ShardJob, plan: Plan, schema: Schema) -> list[ShardRecord]:

@@ -16,7 +16,7 @@ Positions = npt.NDArray[np.int64]
 """Where the rows of a source go, int64, shape (rows of the source,); -1 for rows left out."""
 
 # A process that writes through a map has the touched pages in memory until it unmaps: so much.
-_TOUCHED = 64 << 20
+_TOUCHED = 16 << 20
 _PAGE = 4096
 
 
@@ -65,7 +65,14 @@ def scatter_columns(
 
 def read(path: Path, start: int, stop: int) -> npt.NDArray[Any]:
     """Read the rows ``start`` to ``stop`` of a staged array into memory."""
-    return np.array(np.load(path, mmap_mode="r")[start:stop])
+    mapped = np.load(path, mmap_mode="r")
+    stop = min(stop, len(mapped))
+    row = int(np.prod(mapped.shape[1:], dtype=np.int64))
+    # Not through the map: its pages would count as this process's memory beside the copy.
+    with path.open("rb") as stream:
+        stream.seek(mapped.offset + start * row * mapped.dtype.itemsize)
+        values = np.fromfile(stream, dtype=mapped.dtype, count=(stop - start) * row)
+    return values.reshape(stop - start, *mapped.shape[1:])
 
 
 def shape_of(path: Path) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from data_shards.build.staging import read, shape_of
 from data_shards.errors import InputError
 from data_shards.store.schema import FieldEntry
 
-_BLOCK_BYTES = 32 << 20
+_BLOCK_BYTES = 8 << 20
 
 
 def fit_staged(entry: FieldEntry, path: Path, train: int, steps: Sequence[Step]) -> FieldEntry:
@@ -59,14 +59,27 @@ def convert(entry: FieldEntry, rows: npt.NDArray[Any], start: int) -> npt.NDArra
     Raises:
         InputError: a value can't be normalised, or is too large for the stored type.
     """
-    if entry.normalise is not None:
-        try:
-            flat = apply(Fitted.model_validate_json(entry.normalise), rows.reshape(len(rows), -1))
-        except InputError as error:
-            raise _of_field(entry, error) from None
-        rows = flat.reshape(rows.shape)
-    with np.errstate(over="ignore"):
-        stored = rows.astype(entry.dtype)
+    fitted = None if entry.normalise is None else Fitted.model_validate_json(entry.normalise)
+    if fitted is None and rows.dtype == entry.dtype:
+        return rows
+    stored = np.empty(rows.shape, dtype=entry.dtype)
+    size = max(1, _BLOCK_BYTES // max(1, 2 * rows[:1].nbytes))
+    for first in range(0, len(rows), size):
+        part = rows[first : first + size]
+        if fitted is not None:
+            try:
+                part = apply(fitted, part.reshape(len(part), -1)).reshape(part.shape)
+            except InputError as error:
+                raise _of_field(entry, error) from None
+        with np.errstate(over="ignore"):
+            stored[first : first + size] = part
+        _refuse_overflow(entry, part, stored[first : first + size], start + first)
+    return stored
+
+
+def _refuse_overflow(
+    entry: FieldEntry, rows: npt.NDArray[Any], stored: npt.NDArray[Any], start: int
+) -> None:
     if stored.dtype.kind == "f" and (bad := np.isinf(stored) & np.isfinite(rows)).any():
         place = tuple(int(i) for i in np.argwhere(bad)[0])
         raise InputError(
@@ -74,7 +87,6 @@ def convert(entry: FieldEntry, rows: npt.NDArray[Any], start: int) -> npt.NDArra
             f"not fit {entry.dtype}",
             remedy='set dtype = "float32", or normalise the field',
         )
-    return stored
 
 
 def steps_of(entry: FieldEntry) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pysam
 
 from data_shards.contigs import Contigs, first_unsorted
@@ -17,6 +18,7 @@ ContigOrder = Literal["sorted", "file"]
 
 _LETTERS = (IUPAC_DNA + IUPAC_DNA.lower()).encode()
 _RNA = "uU"
+_PIECE = 1 << 20  # bases read at a time
 
 
 def scan_fasta(path: Path) -> Contigs:
@@ -123,15 +125,15 @@ def read_codes(staged: Path, contigs: Contigs, start: int, stop: int) -> Codes:
     Returns:
         uint8 codes, shape ``(stop - start,)``.
     """
-    pieces: list[str] = []
+    codes = np.empty(stop - start, dtype=np.uint8)
     with pysam.FastaFile(str(staged)) as fasta:
         for name, length, offset in zip(
             contigs.names, contigs.lengths, contigs.offsets.tolist(), strict=True
         ):
-            lo, hi = max(start - offset, 0), min(stop - offset, length)
-            if lo < hi:
-                pieces.append(fasta.fetch(name, lo, hi))
-    return encode("".join(pieces))
+            for lo in range(max(start - offset, 0), min(stop - offset, length), _PIECE):
+                hi = min(lo + _PIECE, stop - offset, length)
+                codes[offset + lo - start : offset + hi - start] = encode(fasta.fetch(name, lo, hi))
+    return codes
 
 
 def _contig_name(path: Path, number: int, line: bytes, first_line: dict[str, int]) -> str:

@@ -24,6 +24,7 @@ _ID = re.compile(r"(?:^|,)ID=([^,]+)")
 _LENGTH = re.compile(r"(?:^|,)length=([^,]*)")
 # What the specification allows; htslib crashes on a name that it can't add to the header.
 _NAME = re.compile(rb"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
+_FORMAT = re.compile(rb"\.|[A-Za-z_][0-9A-Za-z_.]*(:[A-Za-z_][0-9A-Za-z_.]*)*")
 _POSITION = re.compile(rb"[0-9]{1,18}")
 _QUALITY = re.compile(rb"\.|[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
@@ -103,7 +104,7 @@ def check_line(file: VariantFile, line: bytes, number: int | None) -> None:
     Raises:
         InputError: names the line and the fault.
     """
-    fields = line.split(b"\t", 8)
+    fields = line.split(b"\t", 9)
     fault = _shape_fault(file, line) or _value_fault(fields)
     if fault is None:
         return
@@ -145,6 +146,14 @@ def _value_fault(fields: list[bytes]) -> tuple[str, str] | None:
             f"ALT {_text(fields[4])!r} has an allele without text",
             "write the alleles, or a lone '.'",
         )
+    return _format_fault(fields[8]) if len(fields) > 8 else None
+
+
+def _format_fault(field: bytes) -> tuple[str, str] | None:
+    """Check FORMAT: htslib ends the whole process over an odd one."""
+    keys = field.split(b":")
+    if not _FORMAT.fullmatch(field) or len(set(keys)) < len(keys) or b"GT" in keys[1:]:
+        return f"FORMAT is {_text(field)!r}", "it is names with ':' between, each once, GT first"
     return None
 
 

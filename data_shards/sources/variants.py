@@ -275,12 +275,13 @@ def _site(reading: _Reading, record: _Record) -> Site:
             contig = _contig_number(reading, name)
         samples = len(reading.samples)
         return read_site(content, contig, reading.contigs, samples, reading.references)
-    except RecordError as fault:
-        place = f"record {record.number} ({name}:{content.start + 1})"
-        problem = f"{place}: {fault.problem}" if record.line is None else fault.problem
-        raise InputError(
-            problem, path=reading.file.path, line=record.line, remedy=fault.remedy
-        ) from None
+    except UnicodeDecodeError:
+        fault = RecordError("text that is not UTF-8", "correct the record")
+    except RecordError as error:
+        fault = error
+    place = f"record {record.number} ({name}:{content.start + 1})"
+    problem = f"{place}: {fault.problem}" if record.line is None else fault.problem
+    raise InputError(problem, path=reading.file.path, line=record.line, remedy=fault.remedy)
 
 
 def _assembled(reading: _Reading, sites: list[Site], first: int, columns: list[int]) -> Variants:
