@@ -77,6 +77,10 @@ Size = Annotated[str | None, typer.Option(help="Variant of the network. [default
 BatchSize = Annotated[
     int | None, typer.Option(help="Samples an optimizer step, over all replicas.")
 ]
+ShuffleName = Annotated[
+    Literal["full", "blocks", "none"] | None,
+    typer.Option(help="How training samples are shuffled. [default: blocks]"),
+]
 MicroBatches = Annotated[
     int | None,
     typer.Option(help="Micro-batches a replica. [default: what divides, up to 4 a stage]"),
@@ -120,6 +124,7 @@ def train(
     size: Size = None,
     batch_size: BatchSize = None,
     micro_batches: MicroBatches = None,
+    shuffle: ShuffleName = None,
     epochs: Epochs = None,
     optimizer: Optimizer = None,
     lr: LearningRate = None,
@@ -157,6 +162,7 @@ def train(
         "size": size,
         "seed": seed,
         "batch_size": batch_size,
+        "shuffle": shuffle,
         "epochs": epochs,
         "baselines": baselines,
         "optimizer": {

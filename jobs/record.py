@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_shards.dataset import ShardedDataset
+from data_shards.order import sample_order
+from data_shards.shuffling import ShuffleQuality, shuffle_quality
 from jobs import figures
 from jobs.cluster import Cluster, Share
 from jobs.model import assemble, log_model
@@ -43,6 +45,7 @@ def run_parameters(
         "data.fingerprint": data.attributes.fingerprint,
         "data.tasks": len(schema.tasks),
         "data.window": schema.window.length,
+        "data.shuffle_entropy": f"{mixing(config, data).entropy_ratio:.4f}",
         "git.commit": git_commit(),
         "cluster.nodes": found.nodes,
         "host.cpus": os.cpu_count(),
@@ -50,6 +53,13 @@ def run_parameters(
     samples = {f"data.samples.{name}": split.samples for name, split in schema.splits.items()}
     libraries = {f"version.{name}": number for name, number in versions().items()}
     return flatten(config.model_dump(mode="json")) | derived | samples | libraries
+
+
+def mixing(config: RunConfig, data: ShardedDataset) -> ShuffleQuality:
+    """Measure how well batches mix the contigs, against a full permutation (entropy ratio 1)."""
+    split = data.schema.split("train")
+    order = sample_order(split.samples, config.seed, config.shuffle)
+    return shuffle_quality(order, data.loci.contig[split.start : split.stop], max(2, config.batch_size))
 
 
 def record_results(

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from data_shards.augment import Augmentation
 from data_shards.documents import Document, parse
+from data_shards.order import Shuffle
 
 Device = Literal["cpu", "gpu"]
 OptimizerName = Literal["sgd", "adamw", "rmsprop"]
@@ -79,6 +81,12 @@ class RunConfig(Document):
     patience: int = Field(
         5, ge=1, description="stop after so many epochs without a lower validation loss"
     )
+    shuffle: Shuffle = Field(
+        "blocks",
+        description='"full": one permutation an epoch; "blocks": near rows are read together; '
+        '"none": stored order',
+    )
+    augment: Augmentation = Augmentation()
     baselines: bool = Field(True, description="also train and score the recipe's baselines")
     optimizer: OptimizerConfig = OptimizerConfig()
     grid: GridConfig = GridConfig()

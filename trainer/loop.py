@@ -105,7 +105,15 @@ def train_network(
         config.optimizer,
         config.seed,
     )
-    feed = Feed(data, "train", config.seed, inputs=engine.is_first, targets=engine.is_last)
+    feed = Feed(
+        data,
+        "train",
+        config.seed,
+        inputs=engine.is_first,
+        targets=engine.is_last,
+        shuffle=config.shuffle,
+        augment=config.augment,
+    )
 
     def testing(done: int, total: int) -> None:
         events.progress(network.name, "testing", done, total)

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data_shards.augment import Augmentation
+from data_shards.batches import Reading, read_batch
 from data_shards.dataset import ShardedDataset
+from data_shards.order import sample_order
 from trainer.feed import Feed
 from trainer.grid import BatchLayout, EvaluationLayout
 
@@ -51,3 +54,22 @@ def test_evaluation_reads_rows_in_order_and_pads_with_the_last(danq_data: Path) 
     codes = torch.cat(read).numpy()
     assert np.array_equal(codes[:50], data.gather("sequence", rows))
     assert (codes[50:] == data.gather("sequence", rows[-1:])).all()
+
+
+def test_augmented_inputs_are_those_of_the_data_sets_own_batches_and_evaluation_is_plain(
+    danq_data: Path,
+) -> None:
+    data = ShardedDataset(danq_data)
+    augment = Augmentation(reverse_complement=0.5, shift=20, mask=0.1)
+    feed = Feed(data, "train", 7, inputs=True, targets=True, shuffle="full", augment=augment)
+    layout = BatchLayout(48, replicas=2, micro_batches=3)
+    order = sample_order(data.schema.split("train").samples, 7, "full")
+    for replica in range(2):
+        reading = Reading("train", 48, ("sequence", "labels"), replica, 2, augment)
+        expected = read_batch(data, order, reading, 150)
+        step = feed.step(150, layout, replica)
+        assert torch.equal(torch.cat([x for x, _ in step]), expected["sequence"])
+        assert torch.equal(torch.cat([y for _, y in step]), expected["labels"])
+    rows = data.split_rows("test")[:16]
+    evaluated = next(feed.evaluation(rows, EvaluationLayout(16, replicas=1, micro_batch=8), 0))
+    assert np.array_equal(torch.cat([x for x, _ in evaluated]), data.gather("sequence", rows))
