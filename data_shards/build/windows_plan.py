@@ -13,12 +13,13 @@ import pandas as pd
 
 from data_shards.bits import pack
 from data_shards.build.intervals import stage_intervals, staged_intervals
+from data_shards.build.peaks import Positives, add_negatives, place_positives, split_ranges
 from data_shards.build.plan import ShardJob, cut
 from data_shards.build.task_files import read_task_file
 from data_shards.build.tracks import read_tracks, stage_track, track_format
 from data_shards.build.windows import label, select, tile
-from data_shards.build.windows_schema import arrays, fields, rule
-from data_shards.build.windows_spec import TaskSpec, TrackSpec, WindowsSpec
+from data_shards.build.windows_schema import arrays, fields, tasks
+from data_shards.build.windows_spec import LociSpec, TaskSpec, TrackSpec, WindowsSpec
 from data_shards.contigs import Contigs
 from data_shards.errors import InputError
 from data_shards.loci import SPLITS, Loci
@@ -26,19 +27,34 @@ from data_shards.progress import Progress, silent
 from data_shards.sequence import ALPHABET
 from data_shards.sources.fasta import check_order, read_codes, scan_fasta, stage_fasta
 from data_shards.sources.files import SourceFile, identify
-from data_shards.sources.intervals import Intervals
+from data_shards.sources.intervals import Intervals, concatenate
 from data_shards.store.layout import SHARD_BYTES
 from data_shards.store.schema import (
     ContigEntry,
     Schema,
     Split,
-    TaskEntry,
 )
 
 # A shard's rows must be whole memory pages in every array, also where pages are 64 KiB.
 ROWS_PER_SHARD = 1 << 16
 
+_POSITIVE = "positive.npy"
 _LOCI = ("contig", "start", "strand", "split")
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Where the windows of a peak data set are, and where their negatives may be.
+
+    Attributes:
+        positives: the windows on peaks.
+        members: split -> numbers of its contigs.
+        excluded: intervals that no negative touches, the peaks among them.
+    """
+
+    positives: Positives
+    members: dict[str, tuple[int, ...]]
+    excluded: Intervals
 
 
 @dataclass(frozen=True)
@@ -48,7 +64,8 @@ class WindowsPlan:
     Attributes:
         spec: the description it follows.
         schema: of the data set to be.
-        loci: one row a sample.
+        loci: one row a sample; None for windows on peaks until their negatives are drawn.
+        peaks: the peaks, where windows are on them.
         intervals: for each task a bedframe (chrom, start, end), filtered and anchored.
         fasta: the reference file.
         folder: what the spec's file names are relative to.
@@ -57,7 +74,8 @@ class WindowsPlan:
 
     spec: WindowsSpec
     schema: Schema
-    loci: Loci
+    loci: Loci | None
+    peaks: Peaks | None
     intervals: tuple[pd.DataFrame, ...]
     fasta: Path
     folder: Path
@@ -65,8 +83,8 @@ class WindowsPlan:
 
     @property
     def dropped(self) -> int:
-        """No window is left out."""
-        return 0
+        """Peaks without a window of their own."""
+        return 0 if self.peaks is None else self.peaks.positives.left_out
 
     @property
     def identity(self) -> str:
@@ -79,14 +97,14 @@ class WindowsPlan:
 
     def worker(self) -> WindowsPlan:
         """Return the plan without what lies in the staging folder."""
-        nothing = self.loci.rows(0, 0)
-        return replace(self, loci=nothing, intervals=())
+        return replace(self, loci=None, peaks=None, intervals=())
 
     def stage(self, folder: Path, progress: Progress) -> Schema:
         """Index the reference; write loci and intervals where tasks can read parts of them."""
         stage_fasta(self.fasta, folder)
+        loci = self.loci if self.loci is not None else self._draw(folder)
         for name in _LOCI:
-            np.save(folder / f"loci-{name}.npy", getattr(self.loci, name))
+            np.save(folder / f"loci-{name}.npy", getattr(loci, name))
         total = len(self.intervals) + len(self.spec.tracks)
         for number, frame in enumerate(self.intervals):
             stage_intervals(frame, folder / f"task-{number}")
@@ -96,6 +114,24 @@ class WindowsPlan:
             stage_track(spec, path, contigs, naming, self.fasta, staged)
             progress("staging", len(self.intervals) + number + 1, total)
         return self.schema
+
+    def _draw(self, folder: Path) -> Loci:
+        """Draw the negatives of the peaks; leaves which windows are positive."""
+        peaks, spec, contigs = self.peaks, self.spec.loci, self.schema.reference
+        assert peaks is not None  # a plan has loci or peaks
+        assert spec is not None
+        codes = read_codes(folder / "reference.fa", contigs, 0, contigs.total)
+        loci, positive = add_negatives(
+            peaks.positives,
+            codes,
+            contigs,
+            self.spec.windows,
+            peaks.members,
+            spec,
+            peaks.excluded,
+        )
+        np.save(folder / _POSITIVE, positive)
+        return loci
 
     def _tracks(self, folder: Path) -> list[tuple[TrackSpec, Path, Path]]:
         """Return each track with its file and its staging folder."""
@@ -128,15 +164,18 @@ class WindowsPlan:
             for name in _LOCI
         }
         loci = Loci(**arrays)
-        if not self.spec.tasks:
-            return arrays
-        columns = [
+        columns = []
+        if self.spec.loci is not None:
+            columns.append(np.load(folder / _POSITIVE, mmap_mode="r")[job.start : job.stop])
+        columns += [
             label(loci, contigs, schema.window, task, staged_intervals(path, loci, schema))
             for task, path in (
                 (task, folder / f"task-{number}") for number, task in enumerate(self.spec.tasks)
             )
         ]
-        return {**arrays, "labels": pack(np.stack(columns, axis=1))}
+        if columns:
+            arrays["labels"] = pack(np.stack(columns, axis=1))
+        return arrays
 
 
 def plan_windows(
@@ -194,27 +233,64 @@ def plan_windows(
         if path not in sources:
             sources[path] = identify(path)
     progress("reading", files, files)
-    loci, ranges = tile(contigs, spec.windows, members)
+    if spec.loci is None:
+        loci, ranges = tile(contigs, spec.windows, members)
+        peaks = None
+    else:
+        peaks = _read_peaks(spec, spec.loci, folder, contigs, members, sources)
+        loci, ranges = None, split_ranges(peaks.positives, spec.loci, spec.windows)
+    samples = max(stop for _, stop in ranges.values())
     splits = _splits(ranges, members, contigs, spec, spec_path)
     schema = Schema(
         kind="windows",
         recipe=recipe,
         alphabet=ALPHABET,
-        samples=len(loci),
+        samples=samples,
         window=spec.windows,
         contigs=tuple(
             ContigEntry(name=name, length=length)
             for name, length in zip(contigs.names, contigs.lengths, strict=True)
         ),
-        tasks=tuple(
-            TaskEntry(name=task.name, given=task.given, rule=rule(task, spec.windows.center))
-            for task in spec.tasks
-        ),
+        tasks=tasks(spec),
         fields=fields(spec),
         splits=splits,
-        arrays=arrays(contigs, len(loci), spec, bases_per_shard, rows_per_shard),
+        arrays=arrays(contigs, samples, spec, bases_per_shard, rows_per_shard),
     )
-    return WindowsPlan(spec, schema, loci, tuple(chosen), fasta, folder, tuple(sources.values()))
+    return WindowsPlan(
+        spec, schema, loci, peaks, tuple(chosen), fasta, folder, tuple(sources.values())
+    )
+
+
+def _read_peaks(
+    spec: WindowsSpec,
+    loci: LociSpec,
+    folder: Path,
+    contigs: Contigs,
+    members: dict[str, tuple[int, ...]],
+    sources: dict[Path, SourceFile],
+) -> Peaks:
+    """Read the peaks and what their negatives keep away from."""
+    naming = spec.reference.naming
+    task = TaskSpec(
+        name=loci.label,
+        file=loci.file,
+        format=loci.format,
+        feature=loci.feature,
+        where=loci.where,
+        anchor=loci.anchor,
+    )
+    read: list[Intervals] = []
+    for number, name in enumerate((loci.file, *loci.exclude)):
+        path = folder / name
+        if path not in sources:
+            sources[path] = identify(path)
+        one = task if number == 0 else TaskSpec(name="excluded", file=name)
+        read.append(read_task_file(path, one, contigs, naming))
+    centers = _choose(read[0], task, contigs, folder / loci.file)
+    contig = centers["chrom"].cat.codes.to_numpy().astype(np.int32)
+    start = centers["start"].to_numpy(np.int64)
+    positives = place_positives(start, contig, contigs, spec.windows, members)
+    return Peaks(positives, members, concatenate(read))
 
 
 def _splits(

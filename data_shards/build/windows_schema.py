@@ -8,7 +8,7 @@ from data_shards.build.windows_spec import TaskSpec, TrackSpec, WindowsSpec
 from data_shards.contigs import Contigs
 from data_shards.sequence import UNKNOWN
 from data_shards.store import layout
-from data_shards.store.schema import ArrayEntry, FieldEntry
+from data_shards.store.schema import ArrayEntry, FieldEntry, TaskEntry
 
 
 def rule(task: TaskSpec, center: int) -> str:
@@ -35,6 +35,20 @@ def rule(task: TaskSpec, center: int) -> str:
     return f"{subject} cover {needed} or more of the central {center} bp"
 
 
+def tasks(spec: WindowsSpec) -> tuple[TaskEntry, ...]:
+    """Describe the label columns of a windows data set."""
+    found = [
+        TaskEntry(name=task.name, given=task.given, rule=rule(task, spec.windows.center))
+        for task in spec.tasks
+    ]
+    if spec.loci is None:
+        return tuple(found)
+    loci = spec.loci
+    text = f"the window is centred on the {loci.anchor} of an interval of {loci.file}; the others "
+    text += f"are {loci.negatives} of its GC content for each, off all intervals"
+    return (TaskEntry(name=loci.label, rule=text), *found)
+
+
 def fields(spec: WindowsSpec) -> tuple[FieldEntry, ...]:
     """Describe the fields of a windows data set."""
     found = [
@@ -48,16 +62,16 @@ def fields(spec: WindowsSpec) -> tuple[FieldEntry, ...]:
             missing=UNKNOWN,
         )
     ]
-    if spec.tasks:
+    if spec.labels:
         found.append(
             FieldEntry(
                 name="labels",
                 role="target",
                 kind="bits",
                 dtype="uint8",
-                shape=(-(-len(spec.tasks) // 8),),
+                shape=(-(-len(spec.labels) // 8),),
                 encoding="task t is bit t % 8 of byte t // 8",
-                names=tuple(task.name for task in spec.tasks),
+                names=spec.labels,
             )
         )
     if spec.tracks:
@@ -96,8 +110,8 @@ def arrays(
         "strand": ("int8", (samples,), rows_per_shard),
         "split": ("uint8", (samples,), rows_per_shard),
     }
-    if spec.tasks:
-        shapes["labels"] = ("uint8", (samples, -(-len(spec.tasks) // 8)), rows_per_shard)
+    if spec.labels:
+        shapes["labels"] = ("uint8", (samples, -(-len(spec.labels) // 8)), rows_per_shard)
     if spec.tracks:
         bins = sum(-(-length // spec.signal.bin) for length in contigs.lengths)
         row = np.dtype(spec.signal.dtype).itemsize * len(spec.tracks)

@@ -81,6 +81,25 @@ class TaskSpec(Document):
         return self
 
 
+class LociSpec(Document):
+    """Windows on given intervals instead of tiles: a classifier of peaks against background."""
+
+    file: str = Field(description="interval file, relative to --from; a window on each interval")
+    format: TaskFormat | None = None
+    feature: str | None = Field(None, description="of a GTF file: which lines, by column 3")
+    where: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    anchor: Literal["start", "end", "midpoint", "summit"] = Field(
+        "midpoint", description="what a window is centred on"
+    )
+    label: str = Field("positive", pattern=r"^[A-Za-z0-9_.+-]+$", description="name of the task")
+    negatives: int = Field(
+        1, ge=0, description="windows a positive, of its GC content and split, off all intervals"
+    )
+    exclude: tuple[str, ...] = Field((), description="interval files that no negative touches")
+    max_unknown: float = Field(0.0, ge=0, lt=1, description="fraction of N in a negative, at most")
+    seed: int = 0
+
+
 class SignalSpec(Document):
     """How the tracks of a data set are binned; they share one array."""
 
@@ -123,6 +142,7 @@ class WindowsSpec(Document):
     reference: ReferenceSpec
     windows: WindowSpec = WindowSpec()
     splits: SplitSpec
+    loci: LociSpec | None = None
     tasks: tuple[TaskSpec, ...] = ()
     signal: SignalSpec = SignalSpec()
     tracks: tuple[TrackSpec, ...] = ()
@@ -142,8 +162,12 @@ class WindowsSpec(Document):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
-        if not self.tasks and not self.tracks:
-            raise ValueError("neither a task nor a track: give [[tasks]] or [[tracks]]")
+        if not self.tasks and not self.tracks and self.loci is None:
+            raise ValueError("nothing to learn: give [[tasks]], [[tracks]] or [loci]")
+        if self.loci is not None and self.tracks:
+            raise ValueError("[loci] are not at whole bins: tracks need tiles")
+        if self.loci is not None and self.loci.label in [task.name for task in self.tasks]:
+            raise ValueError(f"loci.label {self.loci.label!r} is also the name of a task")
         names = [track.name for track in self.tracks]
         for name in names:
             if names.count(name) > 1:
@@ -169,3 +193,9 @@ class WindowsSpec(Document):
                     f"the centre of {self.windows.center} bp"
                 )
         return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of all label columns: that of the loci, if any, then the tasks."""
+        names = tuple(task.name for task in self.tasks)
+        return names if self.loci is None else (self.loci.label, *names)
