@@ -59,7 +59,8 @@ def mixing(config: RunConfig, data: ShardedDataset) -> ShuffleQuality:
     """Measure how well batches mix the contigs, against a full permutation (entropy ratio 1)."""
     split = data.schema.split("train")
     order = sample_order(split.samples, config.seed, config.shuffle)
-    return shuffle_quality(order, data.loci.contig[split.start : split.stop], max(2, config.batch_size))
+    contig = data.loci.contig[split.start : split.stop]
+    return shuffle_quality(order, contig, max(2, config.batch_size))
 
 
 def record_results(

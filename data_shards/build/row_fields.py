@@ -6,7 +6,7 @@ A field is opened while planning (names and counts are read, faults found) and s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,45 +76,46 @@ class ArrayField:
 
     def stage(self, folder: Path, places: Positions, samples: int) -> FieldEntry:
         """Write the rows: as they are, as codes, or as bits."""
-        spec, shape = self.spec, self.source.shape[1:]
-        dtype = np.dtype(self.source.dtype)
-        convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] = _same
-        entry = FieldEntry(
+        entry, path = self._entry(), folder / f"{self.name}.npy"
+        plain = entry.kind == "dense" and self.spec.onehot is None
+        dtype = _stored(np.dtype(self.source.dtype)) if plain else np.dtype(np.uint8)
+        create(path, (samples, *entry.shape), dtype)
+        for start, block in self.source.blocks(BLOCK_BYTES):
+            rows = self._rows(block, start)
+            scatter(path, places[start : start + len(rows)], rows.astype(dtype, copy=False))
+        return entry
+
+    def _rows(self, block: npt.NDArray[Any], start: int) -> npt.NDArray[Any]:
+        """Encode some rows, of which the first is sample ``start`` of the source."""
+        if self.spec.onehot is not None:
+            return onehot_to_codes(block, self.spec.onehot, self.spec.channel_axis, first=start)
+        if self.spec.bits:
+            return _bits(block, start, self.path)
+        refuse_nan(block, start, None, None, self.path, self.spec.missing)
+        return block
+
+    def _entry(self) -> FieldEntry:
+        spec, shape, dtype = self.spec, self.source.shape[1:], np.dtype(self.source.dtype)
+        if spec.bits:
+            if len(shape) != 1:
+                raise InputError(
+                    f"bits need samples x labels, array {spec.name!r} has {len(shape) + 1} axes",
+                    path=self.path,
+                    remedy="name an array of two axes",
+                )
+            return bits_entry(spec.name, spec.role, tuple(str(i) for i in range(shape[0])))
+        codes = spec.onehot is not None
+        if codes:
+            shape = tuple(n for axis, n in enumerate(shape, 1) if axis != spec.channel_axis)
+        return FieldEntry(
             name=spec.name,
             role=spec.role,
             kind="dense",
-            dtype=spec.dtype or _stored(dtype).name,
+            dtype="uint8" if codes else spec.dtype or _stored(dtype).name,
             shape=shape,
-            encoding=f"numbers of {self.path.name}",
+            encoding="A=0 C=1 G=2 T=3, unknown=4" if codes else f"numbers of {self.path.name}",
+            missing=UNKNOWN if codes else None,
         )
-        if spec.onehot is not None:
-            channels = spec.onehot
-            shape = tuple(n for axis, n in enumerate(shape, 1) if axis != spec.channel_axis)
-            convert = lambda block: onehot_to_codes(block, channels, spec.channel_axis)  # noqa: E731
-            dtype = np.dtype(np.uint8)
-            entry = entry.model_copy(
-                update={
-                    "dtype": "uint8",
-                    "shape": shape,
-                    "encoding": "A=0 C=1 G=2 T=3, unknown=4",
-                    "missing": UNKNOWN,
-                }
-            )
-        elif spec.bits:
-            convert = lambda block: _bits(block, self.path)  # noqa: E731
-            names = tuple(f"{spec.name}{i}" for i in range(shape[0]))
-            entry = bits_entry(spec.name, spec.role, names)
-            shape, dtype = entry.shape, np.dtype(np.uint8)
-        else:
-            dtype = _stored(dtype)
-        path = folder / f"{spec.name}.npy"
-        create(path, (samples, *shape), dtype)
-        for start, block in self.source.blocks(BLOCK_BYTES):
-            rows = convert(block)
-            if spec.missing == "error" and not spec.bits:
-                refuse_nan(rows, start, None, None, self.path)
-            scatter(path, places[start : start + len(rows)], rows.astype(dtype, copy=False))
-        return entry
 
 
 @dataclass(frozen=True)
@@ -249,20 +250,16 @@ def refuse_nan(
     )
 
 
-def _bits(block: npt.NDArray[Any], path: Path) -> npt.NDArray[np.uint8]:
-    if block.ndim != 2:
+def _bits(block: npt.NDArray[Any], start: int, path: Path) -> npt.NDArray[np.uint8]:
+    wrong = np.argwhere((block != 0) & (block != 1))
+    if len(wrong):
+        row, label = (int(i) for i in wrong[0])
         raise InputError(
-            f"bits need samples x labels, the array has {block.ndim} axes",
+            f"sample {start + row + 1}, label {label + 1}: {block[row, label]} is neither 0 nor 1",
             path=path,
-            remedy="name an array of two axes",
+            remedy="correct it, or drop bits = true",
         )
-    if not np.isin(block, (0, 1)).all():
-        raise InputError("a label is neither 0 nor 1", path=path, remedy="drop bits = true")
     return pack(block.astype(np.bool_))
-
-
-def _same(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return block
 
 
 def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
