@@ -13,6 +13,7 @@ from typing import Any
 import mlflow
 import pytest
 
+from data_shards.store.location import Location
 from jobs import tracking
 from jobs.tracking import (
     Delivery,
@@ -105,18 +106,20 @@ def test_a_store_that_stays_away_delays_the_end_only_so_long_and_is_counted(
     assert time.monotonic() - begin < 10
 
 
+@pytest.mark.parametrize("place", ["/data/x.zarr", "s3://lab/genomes/x.zarr"])
 def test_a_run_has_its_parameters_tags_data_set_and_kind(
-    store: tuple[Any, str], tmp_path: Path
+    store: tuple[Any, str], tmp_path: Path, place: str
 ) -> None:
     client, run_id = store
     log_parameters(client, run_id, {f"p{i}": i for i in range(250)})
-    log_dataset(client, run_id, tmp_path / "x.zarr", "x.zarr", "f" * 64)
+    log_dataset(client, run_id, Location.parse(place), "f" * 64)
     run = client.get_run(run_id)
     assert run.data.params["lr"] == "0.1"
     assert run.data.params["p249"] == "249"
     assert run.data.tags["a"] == "b"
     [entry] = run.inputs.dataset_inputs
     assert (entry.dataset.name, entry.dataset.digest) == ("x.zarr", "f" * 32)
+    assert place in entry.dataset.source
     experiment = client.get_experiment_by_name("exp")
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert experiment.artifact_location == (tmp_path / "artifacts" / "exp").as_uri()
