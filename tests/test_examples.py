@@ -55,7 +55,7 @@ def test_start_sites_and_fragments_are_labelled_as_counted_by_hand(
     loci = plan.loci.rows(rows.start, rows.stop)
     tasks = plan.spec.tasks
     found = {
-        task.name: label(loci, contigs, schema.window, task, intervals)
+        task.name: label(loci, schema.window, task, intervals)
         for task, intervals in zip(tasks, plan.intervals, strict=True)
         if task.name in ("tss", "open_chromatin")
     }

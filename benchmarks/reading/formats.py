@@ -63,7 +63,8 @@ def write_store(raw: Path, out: Path, sizes: Sizes, *, what: str, length: int = 
     if what == "windows":
         stores.write(out, stores.windows(raw, sizes, length))
     elif what == "rows-lz4":
-        stores.write(out, stores.rows(raw, sizes), compression="lz4")
+        # A shard of codes is then a block, so nothing is decoded in vain.
+        stores.write(out, stores.rows(raw, sizes), compression="lz4", shard_bytes=16 << 20)
     else:
         content = {
             "rows": stores.rows,

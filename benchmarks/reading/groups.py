@@ -170,6 +170,14 @@ def _windows(name: str, length: int, batch: int) -> Group:
     return Group(name, title, "windows", "genome", _codes, limit, batch, length=length)
 
 
+def _prefetch(name: str, batch: int) -> Group:
+    title = f"A prefetch thread against reading in process: rows, labels packed, {batch:,} a batch"
+    limit = "in process"
+    return Group(
+        name, title, "rows", "rows", _nothing, limit, batch, block=BLOCK_ROWS, clock="wall"
+    )
+
+
 _DECODED = "1,000 codes and 919 labels (bits, given as zeros and ones), shuffled within blocks"
 _MAP = "memory map"
 
@@ -220,17 +228,8 @@ GROUPS: dict[str, Group] = {
             8,
             length=131_072,
         ),
-        Group(
-            "prefetch",
-            "A prefetch thread against reading in process (rows as above, labels packed)",
-            "rows",
-            "rows",
-            _nothing,
-            "in process",
-            256,
-            block=BLOCK_ROWS,
-            clock="wall",
-        ),
+        _prefetch("prefetch", 256),
+        _prefetch("prefetch-2k", 2_048),
         Group(
             "step",
             "A training step with its reading (small convolutional network, batch of 256 rows)",

@@ -19,6 +19,14 @@ from benchmarks.reading.task import Contender, Task
 ROOT = Path(__file__).resolve().parents[2]
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
+# glibc gives freed memory back, and faults it in anew, or keeps it, as the heap happens to lie:
+# the same gather then takes one time or three. Everybody is told to keep it.
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+
 
 @dataclass
 class Outcome:
@@ -64,7 +72,7 @@ class Host:
     """
 
     def __init__(self, python: Path, task: Task, contender: Contender, core: int) -> None:
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, **_KEEP_MEMORY, "PYTHONDONTWRITEBYTECODE": "1"}
         if contender.threads == "one":
             environment |= dict.fromkeys(_ONE_THREAD, "1")
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process

@@ -1,6 +1,6 @@
 """The driver: makes input and environments, runs the groups, writes Markdown and JSON.
 
-    python -m benchmarks.reading.run --out benchmarks/results/reading.md
+    python -m benchmarks.reading.run
 
 ``README.md`` beside this file explains the flags and how to read the result.
 """
@@ -111,7 +111,6 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(memory / 2**30),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "load": os.getloadavg()[0],
     }
 
 
@@ -151,6 +150,18 @@ def measure(group: Group, options: argparse.Namespace, kitchen: Kitchen, plan: P
     }
 
 
+def command(options: argparse.Namespace, group: str) -> str:
+    """Write the command that makes one table, without the folders of this machine."""
+    words = ["python -m benchmarks.reading.run --groups", group]
+    if options.contenders:
+        words += ["--contenders", *options.contenders]
+    switches = {"--only-main": options.only_main, "--quick": options.quick}
+    words += [flag for flag, on in switches.items() if on]
+    if not options.quick:
+        words += [f"--rounds {options.rounds} --seconds {options.seconds:g}"]
+    return " ".join(words)
+
+
 def arguments() -> argparse.ArgumentParser:
     """Describe the flags."""
     parser = argparse.ArgumentParser(description="Measure reading.")
@@ -165,7 +176,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="small input, short slices")
     parser.add_argument("--cache", type=Path, default=CACHE / "data", help="input files")
     parser.add_argument("--envs", type=Path, default=CACHE / "envs", help="environments")
-    parser.add_argument("--out", type=Path, required=True, help="Markdown file; JSON beside it")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results"
+    )
     return parser
 
 
@@ -178,21 +191,22 @@ def main() -> None:
         else Plan(options.rounds, options.seconds, warm_up=1.0, timeout=300)
     )
     kitchen = Kitchen(options.envs, options.cache / f"{sizes.name}-{SEED}", sizes)
-    result: dict[str, Any] = {
-        "command": "python -m benchmarks.reading.run " + " ".join(sys.argv[1:]),
+    about: dict[str, Any] = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": machine(),
         "input": f"{sizes.name}, seed {SEED}",
         "rounds": plan.rounds,
         "seconds": plan.seconds,
-        "groups": [],
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     for name in options.groups:
-        result["groups"].append(measure(GROUPS[name], options, kitchen, plan))
-        options.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-        options.out.write_text(render(result))
-    print(options.out.read_text())
+        load = os.getloadavg()[0]
+        group = measure(GROUPS[name], options, kitchen, plan)
+        result = {"command": command(options, name), **about, "load": load, "group": group}
+        file = options.out / f"reading-{name}.json"
+        file.write_text(json.dumps(result, indent=1) + "\n")
+        file.with_suffix(".md").write_text(render(result))
+        print(render(result))
 
 
 if __name__ == "__main__":

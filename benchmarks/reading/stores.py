@@ -13,7 +13,7 @@ import numpy.typing as npt
 from benchmarks.reading import data
 from benchmarks.reading.data import BIN, BINS, GENES, INPUTS, TARGETS, TRACK_WINDOW, Sizes
 from data_shards.loci import WindowSpec
-from data_shards.store.layout import rows_per_shard
+from data_shards.store.layout import SHARD_BYTES, rows_per_shard
 from data_shards.store.manifest import ShardRecord, checksums, write_manifest
 from data_shards.store.schema import (
     ATTRIBUTE,
@@ -41,7 +41,12 @@ class Content:
     contigs: tuple[ContigEntry, ...] = ()
 
 
-def write(out: Path, content: Content, compression: Compression = "none") -> None:
+def write(
+    out: Path,
+    content: Content,
+    compression: Compression = "none",
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
     """Write a finished data set."""
     import zarr
 
@@ -49,7 +54,7 @@ def write(out: Path, content: Content, compression: Compression = "none") -> Non
     entries, shards = [], []
     for name, array in content.arrays.items():
         row = array.shape[1:]
-        size = rows_per_shard(array.dtype.itemsize * int(np.prod(row, dtype=np.int64)))
+        size = rows_per_shard(array.dtype.itemsize * int(np.prod(row, dtype=np.int64)), shard_bytes)
         entry = ArrayEntry(
             name=name,
             dtype=str(array.dtype),

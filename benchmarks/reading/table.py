@@ -57,16 +57,29 @@ def short(value: float) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
-def render_group(group: dict[str, Any]) -> list[str]:
-    """Write one table, fastest first; who gave no numbers stands below with the reason."""
+def render(result: dict[str, Any]) -> str:
+    """Write a result file: one table, fastest first, with all that is needed to read it.
+
+    Who gave no numbers stands below with the reason.
+    """
+    group, machine = result["group"], result["machine"]
     clock = group["clock"]
     measured = [one for one in group["outcomes"] if one["excluded"] is None and one["slices"]]
     missing = [one for one in group["outcomes"] if one["excluded"] is not None]
     limit = next((one for one in measured if one["name"] == group["limit"]), None)
     lines = [
-        f"## {group['title']}",
+        f"# {group['title']}",
         "",
-        f"{CLOCKS[clock]} A batch has {group['batch']} {group['unit']}.",
+        f"`{result['command']}`",
+        "",
+        f"{result['date']}; {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['memory_gib']} GiB; {machine['system']}; Python {machine['python']}; "
+        f"input: {result['input']}; {result['rounds']} rounds of {result['seconds']:g} s; "
+        f"load average {result['load']:.1f} at the start.",
+        "",
+        FORMULA,
+        "",
+        f"{CLOCKS[clock]} A batch has {group['batch']:,} {group['unit']}.",
         "",
         f"| reader | versions | ratio | {group['unit']} a CPU-second | by the clock | how |",
         "|---|---|---:|---:|---:|---|",
@@ -79,32 +92,13 @@ def render_group(group: dict[str, Any]) -> list[str]:
             ratio = "no limit"
         else:
             ratio = spread(ratios(one["slices"], limit["slices"], clock))
-        versions = ", ".join(f"{name} {number}" for name, number in one["versions"].items())
+        versions = ", ".join(f"{package} {number}" for package, number in one["versions"].items())
         cpu, wall = (f"{rate(one['slices'], key):,.0f}" for key in ("cpu", "wall"))
         lines.append(f"| {name} | {versions} | {ratio} | {cpu} | {wall} | {one['how']} |")
     for one in missing:
         reason = one["excluded"].replace("|", "\\|").replace("\n", " ")
         lines.append(f"| {one['name']} | | no number | | | {reason} |")
-    return [*lines, ""]
-
-
-def render(result: dict[str, Any]) -> str:
-    """Write the whole result file."""
-    machine = result["machine"]
-    lines = [
-        f"# {result['command']}",
-        "",
-        f"{result['date']}; {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory_gib']} GiB; {machine['system']}; Python {machine['python']}; "
-        f"input: {result['input']}; {result['rounds']} rounds of {result['seconds']:g} s"
-        + (f"; load average {machine['load']:.1f} at the start" if "load" in machine else ""),
-        "",
-        FORMULA,
-        "",
-    ]
-    for group in result["groups"]:
-        lines += render_group(group)
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

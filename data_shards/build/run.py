@@ -42,7 +42,7 @@ from data_shards.store.shards import create_array, write_shard
 
 _STAGING, _DONE, _LOCK, _IDENTITY = ".staging", ".done", ".lock", ".identity"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_LIBRARIES = ("replisome", "zarr", "numpy", "pysam", "bioframe", "pyarrow")
+_LIBRARIES = ("replisome", "zarr", "numpy", "pysam", "pyarrow")
 
 
 def refuse_existing(out: Path) -> None:

@@ -168,7 +168,7 @@ class WindowsPlan:
         if self.spec.loci is not None:
             columns.append(np.load(folder / _POSITIVE, mmap_mode="r")[job.start : job.stop])
         columns += [
-            label(loci, contigs, schema.window, task, staged_intervals(path, loci, schema))
+            label(loci, schema.window, task, staged_intervals(path, loci, schema))
             for task, path in (
                 (task, folder / f"task-{number}") for number, task in enumerate(self.spec.tasks)
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from benchmarks.reading.data import QUICK, raw
 from benchmarks.reading.envs import ENVIRONMENTS
 from benchmarks.reading.formats import FORMATS
 from benchmarks.reading.groups import GROUPS, fault
+from benchmarks.reading.rounds import Plan, run
 from benchmarks.reading.table import ratios, render
 from benchmarks.reading.task import Windows
 
@@ -24,11 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 def test_a_quick_run_in_our_environment_has_a_number_for_every_reader(tmp_path: Path) -> None:
-    out = tmp_path / "reading.md"
     groups = ["windows-1k", "rows", "cells", "tracks", "prefetch"]
     # Half of the readers: the rest differ from these in parameters only.
     names = ["data_shards", "a slice a window", "blocks", "Prefetch", "bases", "pysam"]
-    flags = ["--quick", "--only-main", "--cache", str(tmp_path / "cache"), "--out", str(out)]
+    flags = ["--quick", "--only-main", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path)]
     chosen = ["--groups", *groups, "--contenders", *names]
     subprocess.run(
         [sys.executable, "-m", "benchmarks.reading.run", *flags, *chosen],
@@ -36,15 +37,16 @@ def test_a_quick_run_in_our_environment_has_a_number_for_every_reader(tmp_path: 
         check=True,
         capture_output=True,
     )
-    result = json.loads(out.with_suffix(".json").read_text())
-    assert [group["name"] for group in result["groups"]] == groups
-    for group in result["groups"]:
-        for one in group["outcomes"]:
-            assert one["excluded"] is None, f"{group['name']}, {one['name']}: {one['excluded']}"
-            assert len(one["slices"]) == 2
-            assert all(s["units"] > 0 and s["wall"] > 0 for s in one["slices"])
-        assert group["title"] in out.read_text()
+    for name in groups:
+        result = json.loads((tmp_path / f"reading-{name}.json").read_text())
+        group = result["group"]
         assert any(one["name"] == group["limit"] for one in group["outcomes"])
+        assert any(one["ours"] for one in group["outcomes"])
+        for one in group["outcomes"]:
+            assert one["excluded"] is None, f"{name}, {one['name']}: {one['excluded']}"
+            assert len(one["slices"]) == 2
+            assert all(part["units"] > 0 and part["wall"] > 0 for part in one["slices"])
+        assert group["title"] in (tmp_path / f"reading-{name}.md").read_text()
 
 
 def slices(*rates: float) -> list[dict[str, float]]:
@@ -82,7 +84,8 @@ def test_the_table_shows_ratios_and_the_reason_where_there_is_none() -> None:
             "input": "full",
             "rounds": 3,
             "seconds": 1.0,
-            "groups": [group],
+            "load": 0.5,
+            "group": group,
         }
     )
     assert "| map (limit) | numpy 2 | 1 | 10 | 5 | so |" in text
@@ -109,12 +112,27 @@ def test_a_wrong_answer_is_found(tmp_path: Path) -> None:
     assert fault(task, query, (right[shuffled], query.rows[shuffled]), "keyed") is None
 
 
+def test_who_fails_is_in_the_result_with_the_reason(tmp_path: Path) -> None:
+    task = GROUPS["rows"].task(tmp_path, QUICK)
+    no_files = CONTENDERS["rows", "memory map"]
+    unknown = replace(no_files, name="nobody")
+    plan = Plan(rounds=1, seconds=0.01, warm_up=0.01, timeout=30)
+    python = Path(sys.executable)
+    entrants = [(no_files, python), (unknown, python), (no_files, "can't be installed: why")]
+    told: list[str] = []
+    outcomes = run(task, entrants, plan, told.append)
+    assert "FileNotFoundError" in str(outcomes[0].excluded)
+    assert outcomes[1].excluded == "exit status 1: KeyError: ('rows', 'nobody')"
+    assert outcomes[2].excluded == "can't be installed: why"
+    assert not any(outcome.slices for outcome in outcomes)
+
+
 def test_every_reader_has_its_group_environment_and_files() -> None:
-    for (group, name), contender in CONTENDERS.items():
+    for (place, name), contender in CONTENDERS.items():
         assert name == contender.name
         assert contender.environment in {"main", *ENVIRONMENTS}
         for pattern in contender.formats:
-            format_ = pattern.format(length=GROUPS[group].length)
-            assert format_ in FORMATS or format_ == GROUPS[group].raw, format_
-    for name, group in GROUPS.items():
-        assert (name, group.limit) in CONTENDERS
+            format_ = pattern.format(length=GROUPS[place].length)
+            assert format_ in FORMATS or format_ == GROUPS[place].raw, format_
+    for group in GROUPS.values():
+        assert (group.name, group.limit) in CONTENDERS

@@ -117,25 +117,34 @@ def make_step() -> Callable[[Answer], None]:
     return step
 
 
-def _one(name: str, group: str, open_: Any, how: str, *, ours: bool = False) -> Contender:
+def _one(name: str, groups: str, open_: Any, how: str, *, ours: bool = False) -> Contender:
     packages = ("replisome", "torch")
     return Contender(
-        name, (group,), open_, ("rows.zarr",), packages=packages, how=how, threads="many", ours=ours
+        name,
+        tuple(groups.split()),
+        open_,
+        ("rows.zarr",),
+        packages=packages,
+        how=how,
+        threads="many",
+        ours=ours,
     )
 
 
+_RATE = "prefetch prefetch-2k"
+
 CONTENDERS = (
-    _one("in process", "prefetch", partial(stream, ahead=in_process), "`gather` when asked"),
+    _one("in process", _RATE, partial(stream, ahead=in_process), "`gather` when asked"),
     _one(
         "Prefetch",
-        "prefetch",
+        _RATE,
         partial(stream, ahead=by_thread),
         "one thread, two batches ahead; nothing is done with a batch",
         ours=True,
     ),
     _one(
         "DataLoader, 2 workers",
-        "prefetch",
+        _RATE,
         partial(stream, ahead=by_workers),
         "whole batches from worker processes",
     ),

@@ -12,6 +12,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from benchmarks.reading import data
 from benchmarks.reading.data import BIN, BINS, GENES
 from benchmarks.reading.task import (
+    LABEL_BYTES,
+    ROW,
     WINDOWS,
     Answer,
     Block,
@@ -20,6 +22,7 @@ from benchmarks.reading.task import (
     Task,
     Windows,
     as_is,
+    batches,
     once,
     rows_at_random,
     unpacked,
@@ -56,6 +59,20 @@ def gather_rows(task: Task) -> Reader:
 def gather_rows_in_memory(task: Task) -> Reader:
     codes, labels = (data.raw(task.folder, name).copy() for name in ("rows-codes", "rows-labels"))
     return rows_at_random(lambda rows: unpacked((codes[rows], labels[rows])))
+
+
+def read_rows(task: Task) -> Reader:
+    fields = (("rows-codes", ROW), ("rows-labels", LABEL_BYTES))
+    files = [(task.folder / f"{name}.raw").open("rb", buffering=0) for name, _ in fields]
+    buffers = [np.empty((task.block, width), dtype=np.uint8) for _, width in fields]
+
+    def read(block: Block) -> Answer:
+        for file, buffer in zip(files, buffers, strict=True):
+            file.seek(block.start * buffer.shape[1])
+            file.readinto(buffer.data)
+        return tuple(buffers)
+
+    return batches(read, unpacked)
 
 
 def gather_matrix(task: Task) -> Reader:
@@ -130,6 +147,14 @@ CONTENDERS = (
         gather_rows_in_memory,
         ("rows",),
         how="the same on a copy in memory",
+    ),
+    Contender(
+        "readinto",
+        ("rows",),
+        read_rows,
+        ("rows",),
+        how="raw files, a block read into held buffers",
+        whole=True,
     ),
     Contender(
         "memory map",

@@ -28,7 +28,7 @@ from data_shards.build.rows_plan import plan_rows
 from data_shards.build.rows_spec import RowsSpec
 from data_shards.build.windows_plan import plan_windows
 from data_shards.progress import silent
-import bioframe, pyarrow.csv, pyarrow.compute  # they are no growth
+import pyarrow.csv, pyarrow.compute  # they are no growth
 raw = Path(sys.argv[1])
 spec = read_description(raw / "data.toml")
 def peak():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bioframe
 import numpy as np
+import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_shards.bits import pack, unpack
-from data_shards.build.windows import label, select, tile
+from data_shards.build.windows import covered, label, select, tile, touching
 from data_shards.build.windows_spec import TaskSpec
 from data_shards.contigs import Contigs
 from data_shards.loci import SPLITS, WindowSpec
@@ -81,7 +83,7 @@ def test_labels_are_what_counting_bases_gives(
     )
     loci, _ = tile(CONTIGS, window, MEMBERS)
     chosen = select(intervals, task, CONTIGS)
-    found = label(loci, CONTIGS, window, task, chosen)
+    found = label(loci, window, task, chosen)
     for row in range(0, len(loci), 7):
         start = int(loci.start[row]) + window.flank
         end = start + window.center
@@ -108,8 +110,8 @@ def test_by_default_half_of_the_centre_must_be_covered() -> None:
     )
     contigs = Contigs(("a", "b", "c"), (40, 40, 40))
     task = TaskSpec(name="t", file="f")
-    assert label(loci, contigs, window, task, select(half, task, contigs))[0]
-    assert not label(loci, contigs, window, task, select(less, task, contigs))[0]
+    assert label(loci, window, task, select(half, task, contigs))[0]
+    assert not label(loci, window, task, select(less, task, contigs))[0]
 
 
 DTYPES = (np.int32, np.int64, np.int64, np.int8, np.float64)
@@ -158,3 +160,19 @@ def test_packing_keeps_every_bit_in_its_documented_place(
     assert np.array_equal(unpack(packed, tasks), labels)
     for task in range(tasks):
         assert np.array_equal((packed[:, task // 8] >> (task % 8)) & 1, labels[:, task])
+
+
+stretches = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 60)), min_size=1, max_size=40)
+
+
+@given(stretches, stretches)
+def test_coverage_and_counts_are_bioframes(
+    windows: list[tuple[int, int]], intervals: list[tuple[int, int]]
+) -> None:
+    frames = [
+        pd.DataFrame({"chrom": "a", "start": [s for s, _ in some], "end": [s + n for s, n in some]})
+        for some in (windows, intervals)
+    ]
+    arrays = [frame[side].to_numpy(np.int64) for frame in frames for side in ("start", "end")]
+    assert covered(*arrays).tolist() == bioframe.coverage(*frames)["coverage"].tolist()
+    assert touching(*arrays).tolist() == bioframe.count_overlaps(*frames)["count"].tolist()
