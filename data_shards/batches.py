@@ -27,7 +27,8 @@ class Reading:
     Attributes:
         split: name of the split.
         batch_size: samples of an optimizer step over all replicas.
-        fields: what to read; the arrays of other fields are not touched.
+        fields: what to read; the arrays of other fields are not touched. NAME.mask is the mask of
+            the ragged field NAME.
         replica: which replica, from 0.
         replicas: how many there are.
         augmentation: of windows; drawn from the order's seed, the epoch and the sample.
@@ -67,7 +68,12 @@ def read_batch(data: ShardedDataset, order: SampleOrder, reading: Reading, step:
         epochs = order.epochs(step * batch + replica * len(rows), len(rows))
         low, high = shift_limits(data.schema, data.array, rows)
         draws = draw(reading.augmentation, order.seed, epochs, rows, low, high)
-    return {name: torch.from_numpy(data.gather(name, rows, draws)) for name in reading.fields}
+    batch_of: Batch = {}
+    for name in reading.fields:
+        field, _, part = name.partition(".")
+        values = data.mask(field, rows) if part == "mask" else data.gather(name, rows, draws)
+        batch_of[name] = torch.from_numpy(values)
+    return batch_of
 
 
 @contextmanager

@@ -108,6 +108,11 @@ class ShardedDataset:
         """Read a ragged field without padding."""
         return ragged(self.schema.field(field), self.array, rows)
 
+    def mask(self, field: str, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Say where the padded samples of a ragged field have values, shape (batch, width)."""
+        lengths = self.array(f"{field}.length").take(rows)
+        return np.asarray(np.arange(self.schema.field(field).shape[0]) < lengths[:, None])
+
     @cached_property
     def loci(self) -> Loci:
         """The table of windows."""

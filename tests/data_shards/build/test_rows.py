@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from data_shards.batches import Reading, read_batch
 from data_shards.build.description import read_description
 from data_shards.build.rows_plan import RowsPlan, plan_rows
 from data_shards.build.rows_spec import RowsSpec
@@ -16,6 +17,7 @@ from data_shards.build.run import build
 from data_shards.check import check
 from data_shards.dataset import ShardedDataset
 from data_shards.errors import InputError
+from data_shards.order import sample_order
 from data_shards.sequence import decode
 
 SAMPLES = 60
@@ -146,6 +148,13 @@ def test_every_field_of_every_sample_is_what_the_files_say(
             text = (raw / "a.fa").read_text() + (raw / "b.fa").read_text()
             records = dict(record.split("\n")[:2] for record in text.split(">")[1:])
             assert read == [records[sample] for sample in names]
+    reading = Reading("test", 12, ("promoter", "promoter.mask", "expression", "subtype"))
+    batch = read_batch(data, sample_order(12, 0, "none"), reading, 0)
+    test = data.schema.split("test")
+    for codes, mask, name in zip(
+        batch["promoter"], batch["promoter.mask"], names[test.start :], strict=False
+    ):
+        assert decode(codes[mask].numpy()) == records[name]
     in_b = [f">{sample}\n" in (raw / "b.fa").read_text() for sample in names]
     assert data.bits("file", rows)[:, 0].tolist() == in_b
     assert not [finding for finding in check(tmp_path / "x.zarr") if not finding.ok]
