@@ -56,6 +56,8 @@ def preflight(config: RunConfig, data: ShardedDataset) -> None:
             path=str(data.place),
             remedy=f"build one with: replisome data build {config.recipe}",
         )
+    for field in ("sequence", "labels"):  # what the recipes so far read
+        schema.field(field)
     samples = schema.split("train").samples
     if samples < config.batch_size:
         raise InputError(

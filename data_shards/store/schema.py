@@ -225,13 +225,15 @@ def read_attributes(place: Location) -> Attributes:
     if place.folder is not None:
         _refuse_no_group(place.folder)
     try:
-        group = json.loads(place.read("zarr.json"))
+        content = place.read("zarr.json")
     except MissingObjectError:
         raise InputError(
             "no finished data set here",
             path=str(place),
             remedy="check the URL; a data set that is still being written has no zarr.json yet",
         ) from None
+    try:
+        group = json.loads(content)
     except ValueError as error:
         raise CorruptDataError(f"{place.url('zarr.json')}: no JSON ({error})") from error
     stored = group.get("attributes", {}).get(ATTRIBUTE) if isinstance(group, dict) else None

@@ -40,6 +40,7 @@ Place = Path | str
 PAGE_BYTES = 4096
 ROW_QUANTUM = PAGE_BYTES  # so many rows are whole pages, whatever the row
 CHUNK_BYTES = 1 << 20
+SMALL_CHUNK_BYTES = 1 << 16
 
 _INDEX_ENTRY = np.dtype([("offset", "<u8"), ("bytes", "<u8")])
 _ABSENT, _CRC_BYTES, _BLOSC_HEADER = np.uint64(2**64 - 1), 4, 16
@@ -122,8 +123,10 @@ def create_array(
     row_bytes = itemsize * math.prod(row_shape)
     if shard_rows < 1 or shard_rows * row_bytes % PAGE_BYTES:
         raise ValueError(f"bytes of {shard_rows} rows of {row_bytes}: no multiple of {PAGE_BYTES}")
+    # Whole chunks are stored: those of a small array should not be larger than it is.
+    wanted = min(CHUNK_BYTES, max(rows * row_bytes, SMALL_CHUNK_BYTES))
     chunk_rows = shard_rows
-    while chunk_rows % 2 == 0 and chunk_rows * row_bytes > CHUNK_BYTES:
+    while chunk_rows % 2 == 0 and chunk_rows * row_bytes > wanted:
         chunk_rows //= 2
     packed = BloscCodec(typesize=itemsize, cname="lz4", clevel=5, shuffle="bitshuffle", blocksize=0)
     zarr.open_group(str(folder), mode="r+").create_array(

@@ -116,3 +116,13 @@ def test_a_changed_shard_is_neither_published_nor_fetched(
     with pytest.raises(CorruptDataError, match=shard.path):
         fetch(place, tmp_path / "y.zarr")
     assert not (tmp_path / "y.zarr").exists()
+
+
+def test_a_store_that_cant_be_reached_is_told_as_such(
+    place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="no finished data set here"):
+        ShardedDataset(place)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="no answer from the object store"):
+        ShardedDataset(str(place))
