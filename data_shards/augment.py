@@ -11,9 +11,8 @@ The order of use: :func:`draw`; add ``Draws.shift`` to the starts of the windows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -23,6 +22,7 @@ from pydantic import Field, model_validator
 from data_shards.documents import Document
 from data_shards.errors import InputError
 from data_shards.hashing import key, mix
+from data_shards.kernels import compiled
 from data_shards.sequence import UNKNOWN, Codes
 
 Keys = npt.NDArray[np.uint64]
@@ -160,7 +160,7 @@ def apply_codes(draws: Draws, codes: Codes) -> Codes:
     if not augmentation.reverse_complement and not augmentation.mask:
         return codes
     out = np.empty(codes.shape, dtype=np.uint8)
-    _compiled(_turn)(draws.reverse, np.ascontiguousarray(codes), out)
+    compiled(_turn)(draws.reverse, np.ascontiguousarray(codes), out)
     _mask(draws, out, UNKNOWN)
     return out
 
@@ -288,7 +288,7 @@ def _mask(draws: Draws, out: npt.NDArray[np.uint8], value: int) -> None:
         return
     if not span:
         last = np.uint16(int(probability * _PARTS + 0.5) - 1)
-        _compiled(_write_masked)(draws.mask_key, last, np.uint8(value), out)
+        compiled(_write_masked)(draws.mask_key, last, np.uint8(value), out)
         return
     length = out.shape[1]
     if span > length:
@@ -300,19 +300,6 @@ def _mask(draws: Draws, out: npt.NDArray[np.uint8], value: int) -> None:
     with np.errstate(over="ignore"):
         places = mix(draws.mask_key[chosen] + _GOLDEN) % np.uint64(length - span + 1)
     out[chosen[:, None], places.astype(np.int64)[:, None] + np.arange(span)] = value
-
-
-@lru_cache(maxsize=8)
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile a kernel at its first use; the result is kept on disk where there is a place."""
-    from numba import njit  # a second; only who augments pays for it
-
-    compiled: Callable[..., None]
-    try:
-        compiled = njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither beside this file nor in the home folder may numba write
-        compiled = njit(nogil=True)(function)
-    return compiled
 
 
 def _turn(reverse: npt.NDArray[np.bool_], codes: Codes, out: Codes) -> None:

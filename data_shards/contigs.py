@@ -34,6 +34,11 @@ class Contigs:
         """Start of each contig in the concatenated reference, int64, shape (contigs,)."""
         return np.concatenate([[0], np.cumsum(self.lengths[:-1])]).astype(np.int64)
 
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Length of each contig, int64, shape (contigs,)."""
+        return np.array(self.lengths, dtype=np.int64)
+
     @property
     def total(self) -> int:
         """Bases in all contigs together."""

@@ -20,7 +20,8 @@ from data_shards.sequence import Codes
 from data_shards.store.cache import ShardCache
 from data_shards.store.location import Location
 from data_shards.store.manifest import ShardRecord, read_manifest, verify
-from data_shards.store.reader import ArrayReader, MappedArray, open_array
+from data_shards.store.mapped import MappedArray
+from data_shards.store.reader import ArrayReader, open_array
 from data_shards.store.schema import Attributes, Schema, fingerprint, read_attributes
 
 _LOG = logging.getLogger(__name__)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from data_shards.augment import Draws, apply_codes, apply_tracks
+from data_shards.kernels import compiled, copy_windows, scatter_rows
 from data_shards.sequence import Codes, reverse_complement
+from data_shards.store.mapped import MappedArray
 from data_shards.store.reader import ArrayReader
 from data_shards.store.schema import FieldEntry, Schema
 
@@ -63,7 +64,7 @@ def gather(
         Shape (batch, *field.shape), dtype field.dtype; see the table in ``store/schema.py``.
     """
     if field.kind == "window":
-        codes = _windows(schema, arrays, rows, 0 if draws is None else draws.shift)
+        codes = _windows(schema, arrays, rows, None if draws is None else draws.shift)
         return codes if draws is None else apply_codes(draws, codes)
     if field.kind == "track":
         bins = _track(field, schema, arrays, rows)
@@ -99,14 +100,42 @@ def shift_limits(schema: Schema, arrays: Arrays, rows: Rows) -> tuple[Rows, Rows
     return -start, lengths - (start + schema.window.length)
 
 
-def _windows(schema: Schema, arrays: Arrays, rows: Rows, shift: Rows | int) -> Codes:
-    contig = arrays("contig").take(rows)
-    begin = schema.reference.offsets[contig] + arrays("start").take(rows) + shift
-    codes: Codes = arrays("reference").slices(begin, schema.window.length)
-    backward = arrays("strand").take(rows) < 0
+def _windows(schema: Schema, arrays: Arrays, rows: Rows, shift: Rows | None) -> Codes:
+    readers = [arrays(name) for name in ("reference", "contig", "start", "strand")]
+    mapped = [reader for reader in readers if isinstance(reader, MappedArray)]
+    if len(mapped) == len(readers):
+        return _mapped_windows(schema, mapped, rows, shift)
+    reference, contig, start, strand = readers
+    begin = schema.reference.offsets[contig.take(rows)] + start.take(rows)
+    codes: Codes = reference.slices(begin if shift is None else begin + shift, schema.window.length)
+    backward = strand.take(rows) < 0
     if backward.any():
         codes[backward] = reverse_complement(codes[backward])
     return codes
+
+
+def _mapped_windows(
+    schema: Schema, mapped: list[MappedArray], rows: Rows, shift: Rows | None
+) -> Codes:
+    """Read loci and bases in one pass: at 1,000 bp the loci would cost as much as the bases."""
+    contigs = schema.reference
+    rows = np.ascontiguousarray(rows, dtype=np.int64)
+    out = np.empty((len(rows), schema.window.length), dtype=np.uint8)
+    moves = np.zeros(len(rows), dtype=np.int64) if shift is None else shift
+    for reader in mapped[1:]:
+        reader.glance()
+    bad = mapped[0].run(
+        compiled(copy_windows),
+        *(reader.array for reader in mapped),
+        contigs.offsets,
+        contigs.sizes,
+        rows,
+        moves,
+        out,
+    )
+    if bad >= 0:
+        raise IndexError(f"row {rows[bad]:,} is no sample, or its window is not on its contig")
+    return out
 
 
 def _track(field: FieldEntry, schema: Schema, arrays: Arrays, rows: Rows) -> npt.NDArray[Any]:
@@ -144,26 +173,5 @@ def _sparse(field: FieldEntry, arrays: Arrays, rows: Rows) -> npt.NDArray[Any]:
     values = arrays(f"{field.name}.values").take(places)
     indices = arrays(f"{field.name}.indices").take(places)
     out = np.zeros((len(rows), field.shape[0]), dtype=field.dtype)
-    _scatter()(out, values, indices, lengths)
+    compiled(scatter_rows)(out, values, indices, lengths)
     return out
-
-
-@lru_cache(maxsize=1)
-def _scatter() -> Callable[[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Rows], None]:
-    """Compile the kernel that writes CSR values into dense rows."""
-    from numba import njit  # a second; only who reads sparse fields pays for it
-
-    def scatter(
-        out: npt.NDArray[Any], values: npt.NDArray[Any], indices: npt.NDArray[Any], lengths: Rows
-    ) -> None:
-        place = 0
-        for row in range(len(lengths)):
-            for _ in range(lengths[row]):
-                out[row, indices[place]] = values[place]
-                place += 1
-
-    try:
-        compiled: Callable[..., None] = njit(nogil=True, cache=True)(scatter)
-    except RuntimeError:  # no folder is writable for the cache
-        compiled = njit(nogil=True)(scatter)
-    return compiled

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,7 +162,7 @@ class Schema(Document):
         """Return an array by name; KeyError if there is none."""
         return {entry.name: entry for entry in self.arrays}[name]
 
-    @property
+    @cached_property
     def reference(self) -> Contigs:
         """The contigs as one value."""
         return Contigs(

@@ -123,8 +123,7 @@ def create_array(
     row_bytes = itemsize * math.prod(row_shape)
     if shard_rows < 1 or shard_rows * row_bytes % PAGE_BYTES:
         raise ValueError(f"bytes of {shard_rows} rows of {row_bytes}: no multiple of {PAGE_BYTES}")
-    # Whole chunks are stored: those of a small array should not be larger than it is.
-    wanted = min(CHUNK_BYTES, max(rows * row_bytes, SMALL_CHUNK_BYTES))
+    wanted = min(CHUNK_BYTES, max(rows * row_bytes, SMALL_CHUNK_BYTES))  # whole ones are stored
     chunk_rows = shard_rows
     while chunk_rows % 2 == 0 and chunk_rows * row_bytes > wanted:
         chunk_rows //= 2

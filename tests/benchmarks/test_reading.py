@@ -19,7 +19,7 @@ from benchmarks.reading.formats import FORMATS
 from benchmarks.reading.groups import GROUPS, fault
 from benchmarks.reading.rounds import Plan, run
 from benchmarks.reading.table import ratios, render
-from benchmarks.reading.task import Windows
+from benchmarks.reading.task import Contender, Windows
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,7 +118,11 @@ def test_who_fails_is_in_the_result_with_the_reason(tmp_path: Path) -> None:
     unknown = replace(no_files, name="nobody")
     plan = Plan(rounds=1, seconds=0.01, warm_up=0.01, timeout=30)
     python = Path(sys.executable)
-    entrants = [(no_files, python), (unknown, python), (no_files, "can't be installed: why")]
+    entrants: list[tuple[Contender, Path | str]] = [
+        (no_files, python),
+        (unknown, python),
+        (no_files, "can't be installed: why"),
+    ]
     told: list[str] = []
     outcomes = run(task, entrants, plan, told.append)
     assert "FileNotFoundError" in str(outcomes[0].excluded)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data_shards import augment
+from data_shards import kernels
 from data_shards.augment import (
     Augmentation,
     Draws,
@@ -354,10 +354,10 @@ def test_kernels_work_where_compiled_code_can_not_be_kept(
         return real(**options)
 
     monkeypatch.setattr(numba, "njit", refusing)
-    augment._compiled.cache_clear()
+    kernels.compiled.cache_clear()
     draws = draw(Augmentation(mask=1.0), 0, 0, np.arange(2))
     assert masked(draws, 5).all()
-    augment._compiled.cache_clear()
+    kernels.compiled.cache_clear()
 
 
 def test_importing_does_not_start_the_compiler() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_shards.augment import Augmentation, draw
 from data_shards.gather import Ragged, bin_offsets, gather, ragged, shift_limits
 from data_shards.loci import WindowSpec
 from data_shards.sequence import reverse_complement
-from data_shards.store.reader import MappedArray
+from data_shards.store.mapped import MappedArray
 from data_shards.store.schema import ContigEntry, FieldEntry, Schema, Split
 
 LENGTHS = (37, 64, 21)
@@ -67,6 +67,7 @@ rows = st.lists(st.integers(0, 39), min_size=0, max_size=12).map(
 )
 
 
+@settings(deadline=None)  # the first one compiles
 @given(rows)
 def test_windows_are_read_at_their_loci_on_their_strand(chosen: npt.NDArray[np.int64]) -> None:
     batch = gather(SEQUENCE, SCHEMA, LOCI.array, chosen)
@@ -109,6 +110,18 @@ def test_augmented_inputs_and_targets_turn_together_and_windows_stay_on_their_co
         assert np.array_equal(codes[row], expected)
         turned = plain[row][::-1][:, [1, 0, 2]] if draws.reverse[row] else plain[row]
         assert np.array_equal(bins[row], turned)
+
+
+@pytest.mark.parametrize(("row", "spoil"), [(40, 0), (-1, 0), (3, 10_000), (3, -1000)])
+def test_a_row_that_is_no_sample_or_off_its_contig_is_an_error(row: int, spoil: int) -> None:
+    start = LOCI.start.copy()
+    start[3] += spoil
+
+    def array(name: str) -> MappedArray:
+        return MappedArray(start) if name == "start" else LOCI.array(name)
+
+    with pytest.raises(IndexError, match="is no sample, or its window is not on its contig"):
+        gather(SEQUENCE, SCHEMA, array, np.array([0, row]))
 
 
 def test_the_last_bin_of_a_contig_may_be_short_and_the_next_contig_begins_after_it() -> None:

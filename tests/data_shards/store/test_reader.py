@@ -24,11 +24,10 @@ from hypothesis import strategies as st
 from data_shards.errors import CorruptDataError, InputError
 from data_shards.store.cache import ShardCache
 from data_shards.store.manifest import write_manifest
+from data_shards.store.mapped import MappedArray, map_array
 from data_shards.store.reader import (
     ArrayReader,
-    MappedArray,
     StreamedArray,
-    map_array,
     open_array,
 )
 from data_shards.store.schema import ArrayEntry, Compression
@@ -307,7 +306,7 @@ def test_the_budget_holds(tmp_path: Path) -> None:
 
     def memory() -> int:
         gc.collect()
-        held = [o for o in gc.get_objects() if isinstance(o, StreamedArray)]
+        held = [o for o in gc.get_objects() if type(o) is StreamedArray]
         kept = [part for o in held for part, _ in o._kept.values()]
         free = [part for o in held for part in (*o._free, o._scratch)]
         return sum(part.nbytes for part in (*kept, *free))
@@ -488,7 +487,7 @@ import numpy as np
 from pathlib import Path
 from data_shards.store.manifest import read_manifest
 from data_shards.store.location import Location
-from data_shards.store.reader import map_array
+from data_shards.store.mapped import map_array
 
 folder = Path(sys.argv[1])
 assert not faulthandler.is_enabled()

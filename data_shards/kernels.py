@@ -1,0 +1,97 @@
+"""Loops that numpy can't do in one step, compiled, without the interpreter lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_shards.sequence import Codes
+
+Rows = npt.NDArray[np.int64]
+
+
+@lru_cache(maxsize=16)
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a kernel at its first use; the result is kept on disk where there is a place."""
+    from numba import njit  # half a second: only who needs a kernel pays for it
+
+    kernel: Callable[..., Any]
+    try:
+        kernel = njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither beside this file nor in the home folder may numba write
+        kernel = njit(nogil=True)(function)
+    return kernel
+
+
+def copy_windows(
+    reference: Codes,
+    contig: npt.NDArray[np.int32],
+    start: Rows,
+    strand: npt.NDArray[np.int8],
+    offsets: Rows,
+    lengths: Rows,
+    rows: Rows,
+    shift: Rows,
+    out: Codes,
+) -> int:
+    """Copy the window of each row, or its reverse complement.
+
+    Args:
+        reference: all contigs end to end.
+        contig: of every sample.
+        start: of every sample, on its contig.
+        strand: of every sample.
+        offsets: where each contig begins.
+        lengths: of the contigs.
+        rows: samples to copy, shape (n,).
+        shift: bp by which each moves, shape (n,).
+        out: shape (n, length).
+
+    Returns:
+        -1, or the first i for which ``rows[i]`` is no sample or its window not on its contig.
+    """
+    length = out.shape[1]
+    one, size = np.uint64(1), np.uint64(length)
+    for i in range(len(rows)):
+        row = rows[i]
+        if row < 0 or row >= len(contig):
+            return i
+        number = contig[row]
+        if number < 0 or number >= len(offsets):
+            return i
+        first = start[row] + shift[i]
+        if first < 0 or first + length > lengths[number]:
+            return i
+        # Unsigned indices, which can't count from the end: only so are the loops vectorised.
+        begin, target = np.uint64(offsets[number] + first), out[i]
+        if strand[row] >= 0:
+            for j in range(size):
+                target[j] = reference[begin + j]
+        else:
+            last = begin + size - one
+            for j in range(size):
+                base = reference[last - j]
+                target[j] = np.uint8(3) - base if base < 4 else base
+    return -1
+
+
+def scatter_rows(
+    out: npt.NDArray[Any], values: npt.NDArray[Any], indices: npt.NDArray[Any], lengths: Rows
+) -> None:
+    """Write CSR values into dense rows.
+
+    Args:
+        out: shape (n, columns), zeros.
+        values: of all rows end to end.
+        indices: the column of each value.
+        lengths: values of each row, shape (n,).
+    """
+    place = 0
+    for row in range(len(lengths)):
+        for _ in range(lengths[row]):
+            out[row, indices[place]] = values[place]
+            place += 1
