@@ -54,21 +54,26 @@ def copy_windows(
     Returns:
         -1, or the first i for which ``rows[i]`` is no sample or its window not on its contig.
     """
-    length = out.shape[1]
-    one, size = np.uint64(1), np.uint64(length)
-    for i in range(len(rows)):
-        row = rows[i]
-        if row < 0 or row >= len(contig):
+    # Two passes: lookups in the table of loci don't wait for the copies between them. Unsigned
+    # indices can't count from the end: only so are the loops vectorised.
+    count, length = len(rows), out.shape[1]
+    samples, contigs = np.uint64(len(contig)), np.uint64(len(offsets))
+    begins = np.empty(count, dtype=np.int64)
+    for i in range(count):
+        row = np.uint64(rows[i])
+        if row >= samples:
             return i
-        number = contig[row]
-        if number < 0 or number >= len(offsets):
+        number = np.uint64(contig[row])
+        if number >= contigs:
             return i
         first = start[row] + shift[i]
         if first < 0 or first + length > lengths[number]:
             return i
-        # Unsigned indices, which can't count from the end: only so are the loops vectorised.
-        begin, target = np.uint64(offsets[number] + first), out[i]
-        if strand[row] >= 0:
+        begins[i] = offsets[number] + first
+    one, size = np.uint64(1), np.uint64(length)
+    for i in range(count):
+        begin, target = np.uint64(begins[i]), out[i]
+        if strand[np.uint64(rows[i])] >= 0:
             for j in range(size):
                 target[j] = reference[begin + j]
         else:
