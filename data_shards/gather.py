@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from data_shards.augment import Draws, apply_codes, apply_tracks
+from data_shards.contigs import Contigs
 from data_shards.kernels import compiled, copy_windows, scatter_rows
 from data_shards.sequence import Codes, reverse_complement
 from data_shards.store.mapped import MappedArray
@@ -164,14 +166,33 @@ def _bin(field: FieldEntry) -> int:
 
 def bin_offsets(schema: Schema, size: int) -> npt.NDArray[np.int64]:
     """Where each contig's bins begin when those of all contigs lie end to end, int64."""
-    counts = -(-np.array(schema.reference.lengths, dtype=np.int64) // size)
-    return np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+    return _bin_offsets(schema.reference, size)
+
+
+@lru_cache(maxsize=8)
+def _bin_offsets(contigs: Contigs, size: int) -> npt.NDArray[np.int64]:
+    counts = -(-contigs.sizes // size)
+    offsets = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+    offsets.flags.writeable = False
+    return offsets
 
 
 def _sparse(field: FieldEntry, arrays: Arrays, rows: Rows) -> npt.NDArray[Any]:
-    places, lengths = _places(field, arrays, rows)
-    values = arrays(f"{field.name}.values").take(places)
-    indices = arrays(f"{field.name}.indices").take(places)
+    parts = ("values", "indices", "start", "length")
+    readers = [arrays(f"{field.name}.{part}") for part in parts]
+    mapped = [reader for reader in readers if isinstance(reader, MappedArray)]
+    rows = np.ascontiguousarray(rows, dtype=np.int64)
     out = np.zeros((len(rows), field.shape[0]), dtype=field.dtype)
-    compiled(scatter_rows)(out, values, indices, lengths)
+    if len(mapped) == len(readers):
+        for reader in mapped[1:]:
+            reader.glance()
+        bad = mapped[0].run(compiled(scatter_rows), *(r.array for r in mapped), rows, out)
+    else:
+        places, lengths = _places(field, arrays, rows)
+        values, indices = (reader.take(places) for reader in readers[:2])
+        begins = np.cumsum(lengths) - lengths
+        own = np.arange(len(rows), dtype=np.int64)
+        bad = compiled(scatter_rows)(values, indices, begins, lengths.astype(np.int32), own, out)
+    if bad >= 0:
+        raise IndexError(f"row {rows[bad]:,} is no sample, or its values are not in the pool")
     return out

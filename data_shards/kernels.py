@@ -85,18 +85,37 @@ def copy_windows(
 
 
 def scatter_rows(
-    out: npt.NDArray[Any], values: npt.NDArray[Any], indices: npt.NDArray[Any], lengths: Rows
-) -> None:
-    """Write CSR values into dense rows.
+    values: npt.NDArray[Any],
+    indices: npt.NDArray[Any],
+    start: Rows,
+    length: npt.NDArray[np.int32],
+    rows: Rows,
+    out: npt.NDArray[Any],
+) -> int:
+    """Write CSR rows into dense ones.
 
     Args:
-        out: shape (n, columns), zeros.
-        values: of all rows end to end.
+        values: of all samples end to end.
         indices: the column of each value.
-        lengths: values of each row, shape (n,).
+        start: where the values of each sample begin.
+        length: values of each sample.
+        rows: samples to write, shape (n,).
+        out: shape (n, columns), zeros.
+
+    Returns:
+        -1, or the first i for which ``rows[i]`` is no sample, or has values outside.
     """
-    place = 0
-    for row in range(len(lengths)):
-        for _ in range(lengths[row]):
-            out[row, indices[place]] = values[place]
-            place += 1
+    samples, columns = np.uint64(len(start)), np.uint64(out.shape[1])
+    for i in range(len(rows)):
+        row = np.uint64(rows[i])
+        if row >= samples:
+            return i
+        first, last, target = start[row], start[row] + length[row], out[i]
+        if first < 0 or last < first or last > len(values):
+            return i
+        for place in range(np.uint64(first), np.uint64(last)):
+            column = np.uint64(indices[place])
+            if column >= columns:
+                return i
+            target[column] = values[place]
+    return -1

@@ -173,6 +173,9 @@ def test_sparse_rows_are_made_dense_as_scipy_does() -> None:
     chosen = np.array([7, 0, 49, 7])
     batch = gather(entry, SCHEMA, lambda name: MappedArray(arrays[name]), chosen)
     assert np.array_equal(batch, matrix.toarray()[chosen])
+    for row in (-1, 50):
+        with pytest.raises(IndexError, match="is no sample"):
+            gather(entry, SCHEMA, lambda name: MappedArray(arrays[name]), np.array([row]))
 
 
 def test_a_ragged_field_without_a_pad_is_a_defect_of_its_schema() -> None:
