@@ -84,7 +84,8 @@ if mode == "hold":
             mine = str(path.resolve()) in line
         elif mine and line.startswith("Pss:"):
             total += int(line.split()[1]) << 10
-    print(total)
+    print(total, flush=True)
+    sys.stdin.readline()  # stays until all have counted
 else:
     print(json.dumps(first))
 """
