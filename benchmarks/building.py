@@ -277,10 +277,16 @@ def opening(path: Path) -> list[str]:
         for reader in readers:
             assert reader.stdout is not None
             assert reader.stdout.readline() == "ready\n"
-        shares = [int(reader.communicate("\n")[0]) for reader in readers]
-        lines.append(
-            f"- {count} reader(s): PSS of the mapped shards {sum(shares) / 1e6:,.0f} MB together"
-        )
+        shared = 0
+        for reader in readers:
+            assert reader.stdin is not None
+            assert reader.stdout is not None
+            reader.stdin.write("\n")
+            reader.stdin.flush()
+            shared += int(reader.stdout.readline())
+        for reader in readers:
+            reader.communicate("\n")
+        lines.append(f"- {count} reader(s): {shared / 1e6:,.0f} MB of mapped shards (PSS together)")
     return lines
 
 
