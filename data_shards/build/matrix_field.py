@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_shards.build.row_fields import BLOCK_BYTES, refuse_nan
+from data_shards.build.row_fields import BLOCK_BYTES, refuse_nan, stored_dtype
 from data_shards.build.rows_spec import MatrixSpec
 from data_shards.build.staging import Positions, create, scatter, scatter_columns
 from data_shards.errors import InputError
@@ -51,7 +51,7 @@ class MatrixField:
     def stage(self, folder: Path, places: Positions, samples: int) -> FieldEntry:
         """Write the numbers, dense or as CSR."""
         features = tuple(self.source.features[i] for i in self.kept)
-        dtype = _stored(np.dtype(self.source.dtype))
+        dtype = stored_dtype(np.dtype(self.source.dtype))
         entry = FieldEntry(
             name=self.name,
             role=self.spec.role,
@@ -98,7 +98,7 @@ class MatrixField:
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
         values, indices = (folder / f"{self.name}.{part}.npy" for part in ("values", "indices"))
         width = np.uint16 if len(self.kept) <= 1 << 16 else np.int32
-        create(values, (int(lengths.sum()),), _stored(np.dtype(self.source.dtype)))
+        create(values, (int(lengths.sum()),), stored_dtype(np.dtype(self.source.dtype)))
         create(indices, (int(lengths.sum()),), width)
         np.save(folder / f"{self.name}.start.npy", starts)
         np.save(folder / f"{self.name}.length.npy", lengths.astype(np.int32))
@@ -191,8 +191,3 @@ def open_matrix_field(spec: MatrixSpec, folder: Path) -> MatrixField:
             f"feature {twice!r} is named twice", path=path, remedy="name each feature once"
         )
     return MatrixField(spec, source, np.array(kept, dtype=np.int64))
-
-
-def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype that numbers are stored as: float64 as float32, others as they are."""
-    return np.dtype(np.float32) if dtype == np.float64 else dtype

@@ -78,7 +78,7 @@ class ArrayField:
         """Write the rows: as they are, as codes, or as bits."""
         entry, path = self._entry(), folder / f"{self.name}.npy"
         plain = entry.kind == "dense" and self.spec.onehot is None
-        dtype = _stored(np.dtype(self.source.dtype)) if plain else np.dtype(np.uint8)
+        dtype = stored_dtype(np.dtype(self.source.dtype)) if plain else np.dtype(np.uint8)
         create(path, (samples, *entry.shape), dtype)
         for start, block in self.source.blocks(BLOCK_BYTES):
             rows = self._rows(block, start)
@@ -111,7 +111,7 @@ class ArrayField:
             name=spec.name,
             role=spec.role,
             kind="dense",
-            dtype="uint8" if codes else spec.dtype or _stored(dtype).name,
+            dtype="uint8" if codes else spec.dtype or stored_dtype(dtype).name,
             shape=shape,
             encoding="A=0 C=1 G=2 T=3, unknown=4" if codes else f"numbers of {self.path.name}",
             missing=UNKNOWN if codes else None,
@@ -262,6 +262,6 @@ def _bits(block: npt.NDArray[Any], start: int, path: Path) -> npt.NDArray[np.uin
     return pack(block.astype(np.bool_))
 
 
-def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype that numbers are stored as: float64 as float32, others as they are."""
     return np.dtype(np.float32) if dtype == np.float64 else dtype

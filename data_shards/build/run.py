@@ -242,7 +242,8 @@ def _refuse_small_disk(folder: Path, schema: Schema) -> None:
         for entry in schema.arrays
         if entry.compression == "none"
     )
-    there = sum(path.stat().st_size for path in folder.rglob("c/*") if path.is_file())
+    shards = [path for entry in schema.arrays for path in (folder / entry.name / "c").rglob("*")]
+    there = sum(path.stat().st_size for path in shards if path.is_file())
     free = shutil.disk_usage(folder).free
     if needed - there > free:
         raise InputError(
