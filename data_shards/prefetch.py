@@ -13,6 +13,11 @@ from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 
+_DEPTH, _SMALL_DEPTH, _SMALL_BYTES = 2, 16, 8 << 20
+
+_PATIENCE = 0.001
+"""Seconds that a consumer who finds nothing ready waits for more than one item."""
+
 
 class Prefetch(Generic[T]):
     """Computes the items of a sequence ahead, in order, in one thread; for one consumer.
@@ -20,11 +25,14 @@ class Prefetch(Generic[T]):
     Ready items are held up to ``depth`` and up to ``budget_bytes``, but always one, however large.
     Beside them the thread has one item in hand.
 
+    To wake a thread costs as much as a small item. So a consumer who finds nothing ready is woken
+    when half of the most there can be are, or no more will be, or after a millisecond when one is.
+
     Args:
         item: from a number to the item.
         start: first number.
         stop: end number, exclusive.
-        depth: items held ready at most.
+        depth: items held ready at most; by default 2, or 16 of no more than 8 MiB together.
         budget_bytes: bytes of the items held ready at most; None for no such limit.
         size: bytes of an item; by default :func:`item_bytes`.
 
@@ -40,11 +48,11 @@ class Prefetch(Generic[T]):
         item: Callable[[int], T],
         start: int,
         stop: int,
-        depth: int = 2,
+        depth: int | None = None,
         budget_bytes: int | None = None,
         size: Callable[[T], int] | None = None,
     ) -> None:
-        if depth < 1 or (budget_bytes is not None and budget_bytes < 1):
+        if (depth is not None and depth < 1) or (budget_bytes is not None and budget_bytes < 1):
             raise ValueError(f"depth {depth} and budget_bytes {budget_bytes} must be positive")
         self.waited = 0.0
         self._left = max(stop - start, 0)
@@ -122,19 +130,49 @@ def item_bytes(item: Any) -> int | None:
     return None if size is None else int(size)
 
 
-class _Shelf(Generic[T]):
-    """What the thread and the consumer share. All fields are guarded by one condition."""
+class _Bell:
+    """Wakes the one thread that waits for it. Rung, it stays so until somebody has waited.
 
-    def __init__(self, depth: int, budget: int | None, size: Callable[[T], int | None]) -> None:
+    A ``threading.Condition`` makes a lock and runs some Python for each wait and each notice.
+    """
+
+    def __init__(self) -> None:
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def wait(self, seconds: float = -1) -> None:
+        """Wait until it rings, or so long."""
+        self._silent.acquire(timeout=seconds)
+
+    def ring(self) -> None:
+        """Ring; never called by two threads at once."""
+        if self._silent.locked():
+            self._silent.release()
+
+
+class _Shelf(Generic[T]):
+    """What the thread and the consumer share. All fields are guarded by one lock.
+
+    Who waits says so and lets go of the lock; who changes something rings for whom it matters to.
+    Then the woken one looks again, for a bell may have been rung for an earlier wait.
+    """
+
+    def __init__(
+        self, depth: int | None, budget: int | None, size: Callable[[T], int | None]
+    ) -> None:
         self.produced = 0
         self.peak: int | None = 0
-        self._depth, self._budget, self._size = depth, budget, size
+        self._depth, self._most = (depth, depth) if depth else (_DEPTH, _SMALL_DEPTH)
+        self._budget, self._size = budget, size
         self._process = os.getpid()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._ready: deque[tuple[T, int]] = deque()
         self._held = 0
         self._error: BaseException | None = None
         self._closed = False
+        self._room, self._items = _Bell(), _Bell()
+        self._is_full = False  # the thread waits
+        self._wanted = 0  # items ready, at which the consumer is to be woken; 0: it does not wait
 
     @property
     def is_elsewhere(self) -> bool:
@@ -149,60 +187,95 @@ class _Shelf(Generic[T]):
                 f"the bytes of a {type(item).__name__} are not known: give Prefetch their size"
             )
         taking = size or 0
-        with self._changed:
+        with self._lock:
             self.produced += 1
             if size is None:
                 self.peak = None
             elif self.peak is not None:
                 self.peak = max(self.peak, self._held + size)
-            self._changed.wait_for(lambda: self._closed or self._has_room(taking))
+            while not (self._closed or self._has_room(size)):
+                self._wake_consumer()  # no more will be ready, however many it wants
+                self._is_full = True
+                self._wait(self._room)
             if self._closed:
                 return False
             self._ready.append((item, taking))
             self._held += taking
-            self._changed.notify_all()
+            if self._wanted and len(self._ready) >= self._wanted:
+                self._wake_consumer()
             return True
 
     def take(self) -> T:
         """Wait for the next item."""
-        if self.is_elsewhere:  # and the condition may be locked by a thread that is not here
+        if self.is_elsewhere:  # and the lock may be held by a thread that is not here
             raise RuntimeError(
                 f"this Prefetch belongs to process {self._process}, and its thread did not come "
                 f"along into the fork {os.getpid()}: make one in each process"
             )
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._ready or self._error is not None)
+        with self._lock:
+            if not self._has_news():
+                self._wanted = (self._most + 1) // 2
+                self._wait(self._items, _PATIENCE)
+            while not self._has_news():
+                self._wanted = 1
+                self._wait(self._items)
+            self._wanted = 0
             if self._closed:
                 raise RuntimeError("this Prefetch was closed before its last item")
             if not self._ready and self._error is not None:
                 raise self._error
             item, size = self._ready.popleft()
             self._held -= size
-            self._changed.notify_all()
+            self._wake_thread()
             return item
 
-    def fail(self, error: BaseException) -> None:
-        """Leave an error for the consumer, to be raised after the items that are ready."""
-        with self._changed:
+    def end(self, error: BaseException | None = None) -> None:
+        """Say that no more items come, and why: the consumer raises it after those ready."""
+        with self._lock:
             self._error = error
-            self._changed.notify_all()
+            self._wake_consumer()
 
     def close(self) -> None:
         """Wake and end both sides, and let all items go."""
         if self.is_elsewhere:
             return
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._ready.clear()
             self._error = None
             self._held = 0
-            self._changed.notify_all()
+            self._wake_consumer()
+            self._wake_thread()
 
-    def _has_room(self, size: int) -> bool:
-        if not self._ready:
+    def _has_room(self, size: int | None) -> bool:
+        count = len(self._ready)
+        if not count:
             return True
-        within = self._budget is None or self._held + size <= self._budget
-        return within and len(self._ready) < self._depth
+        held = self._held + (size or 0)
+        if count >= self._depth and (size is None or held > _SMALL_BYTES):
+            return False
+        return count < self._most and (self._budget is None or held <= self._budget)
+
+    def _has_news(self) -> bool:
+        return self._closed or bool(self._ready) or self._error is not None
+
+    def _wait(self, bell: _Bell, seconds: float = -1) -> None:
+        """Let go of the lock until a bell rings."""
+        self._lock.release()
+        try:
+            bell.wait(seconds)
+        finally:
+            self._lock.acquire()
+
+    def _wake_consumer(self) -> None:
+        if self._wanted:
+            self._wanted = 0
+            self._items.ring()
+
+    def _wake_thread(self) -> None:
+        if self._is_full:
+            self._is_full = False
+            self._room.ring()
 
 
 def _fill(shelf: _Shelf[T], item: Callable[[int], T], numbers: range) -> None:
@@ -211,5 +284,6 @@ def _fill(shelf: _Shelf[T], item: Callable[[int], T], numbers: range) -> None:
         for number in numbers:
             if not shelf.put(item(number)):
                 return
+        shelf.end()
     except BaseException as error:  # the consumer raises it
-        shelf.fail(error)
+        shelf.end(error)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
@@ -15,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_shards.errors import CorruptDataError
+from data_shards.kernels import compiled, copy_runs
 from data_shards.store.cache import Lease
 from data_shards.store.manifest import ShardRecord, verify
 from data_shards.store.shards import map_shards
@@ -42,7 +45,7 @@ class MappedFiles:
         self.folder, self.array, self.records, self.lease = folder, array, tuple(records), lease
         place = folder / array
         name = f"gathering from {place} (a shard shortened under its map?)"
-        self.gather, self.run = _renamed(_index, name), _renamed(_call, name)
+        self.run = _renamed(_call, name)
         self._next = 0.0
         if not faulthandler.is_enabled():
             faulthandler.enable(file=2)  # sys.stderr may be no real file
@@ -96,12 +99,11 @@ class MappedArray:
 
     def take(self, rows: Rows) -> npt.NDArray[Any]:
         """Gather rows, shape (n, *row)."""
-        return self._gather(self.array, checked(rows, len(self.array)))
+        return self._gather(rows, 1).reshape(len(rows), *self.array.shape[1:])
 
     def slices(self, starts: Rows, length: int) -> npt.NDArray[Any]:
         """Gather runs of ``length`` rows, shape (n, length, *row)."""
-        starts = checked(starts, len(self.array), length)
-        return self._gather(runs(self.array, length), starts)
+        return self._gather(starts, length).reshape(len(starts), length, *self.array.shape[1:])
 
     def glance(self) -> None:
         """Verify the files if that was a second ago or longer."""
@@ -122,12 +124,24 @@ class MappedArray:
         files = self.files
         return map_array, (files.folder, files.array, files.records, files.lease)
 
-    def _gather(self, memory: npt.NDArray[Any], rows: Rows) -> npt.NDArray[Any]:
-        if self.files is None:
-            return _index(memory, rows)
-        self.files.glance()
-        gathered: npt.NDArray[Any] = self.files.gather(memory, rows)
-        return gathered
+    def _gather(self, starts: Rows, length: int) -> npt.NDArray[Any]:
+        """Gather runs, shape (n, elements of a run)."""
+        source, starts = self._bytes, np.ascontiguousarray(starts, dtype=np.int64)
+        if length < 1 or (length > 1 and length > len(source)):
+            raise IndexError(f"runs of {length} rows from an array of {len(source)}")
+        out = np.empty((len(starts), length * source.shape[1]), dtype=np.uint8)
+        if self.run(compiled(copy_runs), source, starts, out) >= 0:
+            checked(starts, len(source), length)
+        return out.view(self.array.dtype)
+
+    @cached_property
+    def _bytes(self) -> npt.NDArray[np.uint8]:
+        """The rows as bytes, read-only: so kernels see one type, whatever the array is."""
+        array = self.array
+        width = array.dtype.itemsize * math.prod(array.shape[1:])
+        memory = np.ndarray((len(array), width), np.uint8, buffer=array)
+        memory.flags.writeable = False
+        return memory
 
 
 def map_array(
@@ -154,10 +168,6 @@ def checked(starts: Rows, size: int, length: int = 1) -> Rows:
         wrong = starts[(starts < 0) | (starts > size - length)][0]
         raise IndexError(f"rows {wrong} to {wrong + length} from an array of {size}")
     return starts
-
-
-def _index(memory: npt.NDArray[Any], rows: Rows) -> npt.NDArray[Any]:
-    return memory[rows]
 
 
 def _call(function: Callable[..., Any], *arguments: object) -> Any:

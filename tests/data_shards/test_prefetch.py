@@ -102,24 +102,83 @@ def test_ready_items_stay_within_the_byte_budget_but_for_one(budget: int, made: 
         assert batches.peak_bytes == 10 * made
 
 
-@given(
-    st.lists(st.integers(0, 50), max_size=30), st.integers(1, 80), st.integers(1, 5), st.booleans()
-)
+pauses = st.sampled_from([0.0, 0.0002, 0.0015])
+depths = st.one_of(st.none(), st.integers(1, 20))
+
+
+@given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 80), depths, pauses, pauses)
 @settings(max_examples=40, deadline=None)
 def test_items_of_any_sizes_all_arrive_and_never_exceed_budget_and_one(
-    sizes: list[int], budget: int, depth: int, dawdle: bool
+    sizes: list[int], budget: int, depth: int | None, making: float, using: float
 ) -> None:
-    with Prefetch(
-        lambda n: (n, sizes[n]), 0, len(sizes), depth, budget, size=lambda item: item[1]
-    ) as batches:
+    def make(number: int) -> tuple[int, int]:
+        if making:
+            time.sleep(making)
+        return number, sizes[number]
+
+    with Prefetch(make, 0, len(sizes), depth, budget, size=lambda item: item[1]) as batches:
         seen = []
         for item in batches:
             seen.append(item)
-            if dawdle:
-                time.sleep(0.0005)
+            if using:
+                time.sleep(using)
         assert seen == list(enumerate(sizes))
         assert batches.peak_bytes is not None
         assert batches.peak_bytes <= max([budget, *sizes]) + max([0, *sizes])
+
+
+@pytest.mark.parametrize(
+    ("size", "made"), [(1 << 19, 17), (1 << 20, 9), (3 << 20, 3), (5 << 20, 3), (None, 3)]
+)
+def test_without_a_depth_small_items_are_made_further_ahead(size: int | None, made: int) -> None:
+    with Prefetch(lambda n: n, 0, 100, size=lambda item: size) as batches:
+        until(lambda: batches.produced >= made)
+        assert settled(batches) == made
+
+
+def test_one_ready_item_is_given_though_the_next_never_comes() -> None:
+    go_on = threading.Event()
+
+    def item(number: int) -> int:
+        if number == 1:
+            assert go_on.wait(10)
+        return number
+
+    with Prefetch(item, 0, 100, depth=20) as batches:
+        assert next(iter(batches)) == 0
+        go_on.set()
+
+
+def test_a_consumer_that_waits_is_woken_once_for_several_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("data_shards.prefetch._PATIENCE", 10.0)
+    start, made = threading.Event(), []
+
+    def item(number: int) -> int:
+        assert start.wait(10)
+        made.append(number)
+        return number
+
+    with Prefetch(item, 0, 4, depth=8) as batches:
+        threading.Timer(0.05, start.set).start()
+        assert next(iter(batches)) == 0
+        assert made == [0, 1, 2, 3], "half of the depth, and here the end"
+        assert batches.waited < 5, "and no longer"
+
+
+def test_a_consumer_is_woken_when_the_budget_allows_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("data_shards.prefetch._PATIENCE", 10.0)
+
+    def item(number: int) -> int:
+        time.sleep(0.002)
+        return number
+
+    with Prefetch(item, 0, 6, depth=8, budget_bytes=25, size=lambda item: 10) as batches:
+        assert list(batches) == list(range(6))
+        assert batches.waited < 5
 
 
 def test_bytes_of_an_item_are_those_of_its_arrays() -> None:
@@ -327,7 +386,7 @@ def test_a_forked_child_gets_an_error_and_no_hang(locked: bool) -> None:
         iterator = iter(batches)
         assert next(iterator) == 0
         if locked:  # as when the fork falls on a moment in which the thread holds it
-            with batches._shelf._changed:
+            with batches._shelf._lock:
                 said = in_fork(lambda: str(next(iterator)))
         else:
             said = in_fork(lambda: str(next(iter(batches))))

@@ -139,7 +139,7 @@ CONTENDERS = (
         "Prefetch",
         _RATE,
         partial(stream, ahead=by_thread),
-        "one thread, two batches ahead; nothing is done with a batch",
+        "one thread, as far ahead as it goes by default; nothing is done with a batch",
         ours=True,
     ),
     _one(

@@ -495,8 +495,7 @@ array = map_array(folder, "a", read_manifest(Location.parse(str(folder))))
 rows = np.arange(0, array.shape[0], 100)
 array.take(rows)
 os.truncate(folder / "a/c/1/0", 4096)
-if sys.argv[2] == "seen":
-    array.files._next = 0.0  # a second later
+array.files._next = 0.0 if sys.argv[2] == "seen" else float("inf")  # a second later, or at once
 array.take(rows)
 """
 
