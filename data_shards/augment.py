@@ -105,7 +105,7 @@ def draw(
     Args:
         augmentation: what to draw.
         seed: of the training.
-        epoch: of all samples, or of each, shape (n,): see :meth:`SampleOrder.epochs`.
+        epoch: of all samples, or of each, shape (n,): see :meth:`Order.visits`.
         ids: numbers of the samples, shape (n,).
         low: least shift that fits, shape (n,); for a window on a contig, minus its start. Both ends
             of a pipeline must give the same limits, or they move differently.

@@ -13,7 +13,7 @@ from data_shards.augment import Augmentation, draw
 from data_shards.dataset import ShardedDataset
 from data_shards.errors import InputError
 from data_shards.gather import shift_limits
-from data_shards.order import SampleOrder, replica_ids
+from data_shards.order import Order, replica_ids
 from data_shards.prefetch import Prefetch
 
 Batch = dict[str, Tensor]
@@ -42,7 +42,7 @@ class Reading:
     augmentation: Augmentation | None = None
 
 
-def read_batch(data: ShardedDataset, order: SampleOrder, reading: Reading, step: int) -> Batch:
+def read_batch(data: ShardedDataset, order: Order, reading: Reading, step: int) -> Batch:
     """Read a replica's part of one optimizer step: a pure function of its arguments.
 
     Args:
@@ -65,9 +65,9 @@ def read_batch(data: ShardedDataset, order: SampleOrder, reading: Reading, step:
     if reading.augmentation is not None:
         if data.schema.kind != "windows":
             raise InputError("only windows can be augmented", remedy="augment the rows beforehand")
-        epochs = order.epochs(step * batch + replica * len(rows), len(rows))
+        visits = order.visits(step * batch + replica * len(rows), len(rows))
         low, high = shift_limits(data.schema, data.array, rows)
-        draws = draw(reading.augmentation, order.seed, epochs, rows, low, high)
+        draws = draw(reading.augmentation, order.seed, visits, rows, low, high)
     batch_of: Batch = {}
     for name in reading.fields:
         field, _, part = name.partition(".")
@@ -79,7 +79,7 @@ def read_batch(data: ShardedDataset, order: SampleOrder, reading: Reading, step:
 @contextmanager
 def batches(
     data: ShardedDataset,
-    order: SampleOrder,
+    order: Order,
     reading: Reading,
     start: int,
     stop: int,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,31 @@ Shuffle = Literal["full", "blocks", "none"]
 
 _BLOCKS, _POOL = 1, 2  # the two uses of the seed
 _SHARDS_HELD = 8
+
+
+class Order(Protocol):
+    """What readers know of an order: rows by position, on any grid and after any restart."""
+
+    @property
+    def rows(self) -> int:
+        """Number of samples; also positions an epoch."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Another seed, another order."""
+        ...
+
+    def ids(self, start: int, count: int) -> Rows:
+        """Return the rows at positions ``start`` to ``start + count`` (exclusive), int64."""
+        ...
+
+    def visits(self, start: int, count: int) -> Rows:
+        """Number the visits at these positions, int64: no row has the same number twice.
+
+        What is drawn for a sample, as augmentation is, is drawn anew for each visit.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -81,6 +106,10 @@ class SampleOrder:
         """
         epoch, offset = divmod(start, self.rows)
         return epoch + (offset + np.arange(count, dtype=np.int64)) // self.rows
+
+    def visits(self, start: int, count: int) -> Rows:
+        """Number the visits at these positions, int64: an epoch visits each row once."""
+        return self.epochs(start, count)
 
     def _pool_rows(self, epoch: int, offset: int) -> Rows:
         """Return the rows from an offset in an epoch to the end of the pool it falls into."""
@@ -148,9 +177,7 @@ def sample_order(
     return SampleOrder(rows, seed, block=shard_rows, pool=_SHARDS_HELD)
 
 
-def replica_ids(
-    order: SampleOrder, step: int, batch_size: int, replica: int, replicas: int
-) -> Rows:
+def replica_ids(order: Order, step: int, batch_size: int, replica: int, replicas: int) -> Rows:
     """Return a replica's rows of an optimizer step: a contiguous part of the global batch.
 
     The parts of all replicas, end to end, are the same rows for any number of replicas.

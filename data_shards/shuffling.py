@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_shards.errors import InputError
-from data_shards.order import SampleOrder
+from data_shards.order import Order
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ShuffleQuality:
 
 
 def shuffle_quality(
-    order: SampleOrder, classes: npt.NDArray[Any], batch_size: int, batches: int = 256
+    order: Order, classes: npt.NDArray[Any], batch_size: int, batches: int = 256
 ) -> ShuffleQuality:
     """Measure an order on batches that are spread evenly over its first epoch.
 
@@ -73,7 +73,7 @@ def shuffle_quality(
     )
 
 
-def _check(order: SampleOrder, classes: npt.NDArray[Any], batch_size: int, batches: int) -> None:
+def _check(order: Order, classes: npt.NDArray[Any], batch_size: int, batches: int) -> None:
     if classes.shape != (order.rows,):
         raise InputError(
             f"classes of shape {classes.shape} for an order of {order.rows} rows",
