@@ -13,6 +13,7 @@ import typer
 
 from data_shards.errors import InputError
 from jobs.cli_data import data_app
+from jobs.cli_plan import plan
 from jobs.command import Json, RecipeName, failed, run
 from jobs.console import Console
 
@@ -70,7 +71,13 @@ def recipes_show(name: RecipeName, json_: Json = False) -> None:
     run(json_, lambda console: show_recipe(name, console))
 
 
-Data = Annotated[str, typer.Option(help="The data set: X.zarr, or s3://bucket/X.zarr.")]
+Data = Annotated[
+    str | None, typer.Option(help="The data set: X.zarr, or s3://bucket/X.zarr. Needed to begin.")
+]
+TrainRecipe = Annotated[
+    str | None,
+    typer.Argument(metavar="[RECIPE]", help="Name of the recipe; not needed with --resume."),
+]
 Stages = Annotated[int | None, typer.Option(help="Pipeline stages. [default: 1]")]
 Replicas = Annotated[int | None, typer.Option(help="Copies of the pipeline. [default: 1]")]
 Size = Annotated[str | None, typer.Option(help="Variant of the network. [default: paper]")]
@@ -108,6 +115,33 @@ Baselines = Annotated[
     bool | None,
     typer.Option("--baselines/--no-baselines", help="Also run the recipe's baselines."),
 ]
+Precision = Annotated[
+    Literal["fp32", "bf16"] | None,
+    typer.Option(help="bf16: matrix products in bfloat16, weights in float32. [default: fp32]"),
+]
+CutAt = Annotated[
+    str | None,
+    typer.Option(help="measured, parameters, uniform, or first layers: 0,3,5. [default: measured]"),
+]
+Pipeline = Annotated[
+    Literal["1f1b", "dualpipev"] | None,
+    typer.Option(help="Order of a pipeline's work. [default: 1f1b]"),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any other setting, as schedule.name=cosine or optimizer.ema=0.999; repeatable.",
+    ),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Go on with a run: its folder, EXPERIMENT/RUN, its name, or its MLflow id.",
+    ),
+]
 Config = Annotated[
     Path | None, typer.Option(help="TOML file with any of the settings; flags win over it.")
 ]
@@ -117,13 +151,16 @@ RunName = Annotated[str | None, typer.Option(help="Name of the run. [default: ma
 
 @app.command()
 def train(
-    recipe: RecipeName,
-    data: Data,
+    recipe: TrainRecipe = None,
+    data: Data = None,
     stages: Stages = None,
     replicas: Replicas = None,
     size: Size = None,
     batch_size: BatchSize = None,
     micro_batches: MicroBatches = None,
+    cut: CutAt = None,
+    pipeline: Pipeline = None,
+    precision: Precision = None,
     shuffle: ShuffleName = None,
     epochs: Epochs = None,
     optimizer: Optimizer = None,
@@ -134,7 +171,9 @@ def train(
     seed: Seed = None,
     device: DeviceName = None,
     baselines: Baselines = None,
+    settings: Settings = None,
     config: Config = None,
+    resume: Resume = None,
     runs: Runs = Path("runs"),
     experiment: Experiment = None,
     name: RunName = None,
@@ -150,13 +189,18 @@ def train(
     Examples:
       replisome train danq --data x.zarr --size small --stages 2
       replisome train danq --data x.zarr --replicas 2 --optimizer sgd --lr 0.05
+      replisome train danq --data x.zarr --set schedule.name=cosine --set optimizer.ema=0.999
       replisome train danq --data x.zarr --config runs/danq/RUN/config.toml
-    The last one repeats a run.
+      replisome train --resume danq/RUN --replicas 1
+    The last but one repeats a run; the last goes on with one that was killed, from its newest
+    checkpoint, on as many workers as there are now.
     """
-    from jobs.configure import configure
+    from jobs.configure import configure, read_settings
     from jobs.summary import show_run
     from jobs.train import TrainRequest
+    from jobs.train import resume as resume_run
     from jobs.train import train as train_run
+    from trainer.config import merge
 
     flags = {
         "size": size,
@@ -176,17 +220,37 @@ def train(
             "stages": stages,
             "replicas": replicas,
             "micro_batches": micro_batches,
+            "cut": _cut(cut),
+            "schedule": pipeline,
             "device": device,
         },
+        "precision": precision,
     }
 
     def work(console: Console) -> dict[str, Any]:
-        resolved = configure(recipe, config, _given(flags))
-        result = train_run(TrainRequest(resolved, data, runs, experiment, name), console)
+        given = merge(_given(flags), read_settings(settings or []))
+        if resume is not None:
+            if recipe or data or config or experiment or name:
+                raise InputError(
+                    "--resume takes recipe, data, configuration and names from the run",
+                    remedy="say: replisome train --resume RUN, with grid options at most",
+                )
+            result = resume_run(resume, runs, given, console)
+        elif recipe is None or data is None:
+            raise InputError(
+                "a recipe and --data are needed",
+                remedy="replisome train danq --data x.zarr, or: replisome train --resume RUN",
+            )
+        else:
+            resolved = configure(recipe, config, given)
+            result = train_run(TrainRequest(resolved, data, runs, experiment, name), console)
         show_run(result, runs, console)
         return result
 
     run(json_, work)
+
+
+app.command()(plan)
 
 
 @app.command()
@@ -236,6 +300,13 @@ def ui(
         raise failed(console, str(error), 2) from None
     except RuntimeError as error:
         raise failed(console, str(error), 1) from None
+
+
+def _cut(text: str | None) -> str | list[int] | None:
+    """Read a cut: a method's name, or layer numbers."""
+    if text is None or not text.replace(",", "").strip().isdigit():
+        return text
+    return [int(number) for number in text.split(",")]
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_shards.dataset import ShardedDataset
-from data_shards.documents import read_toml
+from data_shards.documents import parse, read_toml
 from data_shards.errors import InputError
-from trainer.config import RunConfig, resolve
-from trainer.cut import check_cut, check_stages
-from trainer.grid import Grid, lay_out
-from trainer.recipe import build_layer, shape_of, trainable
+from trainer.config import RunConfig, flatten, merge, resolve
+from trainer.grid import grid_of, lay_out
+from trainer.planning.cut import check_cut, check_stages, plain_cut
+from trainer.planning.plan import count_parameters
+from trainer.recipe import shape_of
 from trainer.recipes import get_recipe
 
 
@@ -43,6 +45,54 @@ def configure(recipe_name: str, file: Path | None, flags: Mapping[str, Any]) -> 
     )
 
 
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read KEY=VALUE settings, with dotted keys and values as in TOML, into nested ones.
+
+    Raises:
+        InputError: one has no "=".
+    """
+    nested: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise InputError(
+                f"--set {setting!r} is not KEY=VALUE", remedy="say for example schedule.name=cosine"
+            )
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text  # a plain word needs no quotes
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        nested = merge(nested, value)
+    return nested
+
+
+def continued(saved: RunConfig, flags: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration with which a run goes on.
+
+    Args:
+        saved: the one that it began with.
+        flags: what the command line says now; only where it computes may change, and what it does
+            about failures.
+
+    Raises:
+        InputError: a flag would change what is computed.
+    """
+    free = ("grid", "checkpoint", "failure")
+    fixed = [key for key in flatten(flags) if key.split(".")[0] not in free]
+    if fixed:
+        raise InputError(
+            f"{', '.join(fixed)} can't change when a run goes on",
+            remedy="leave it out, or begin a new run (--config takes the old run's config.toml, "
+            "--init-from its weights)",
+        )
+    values = merge(saved.model_dump(), flags)
+    if "stages" in flags.get("grid", {}) and not isinstance(saved.grid.cut, str):
+        values["grid"]["cut"] = "measured"  # the cut by hand was for another number of stages
+    return parse(RunConfig, values, "the command line")
+
+
 def preflight(config: RunConfig, data: ShardedDataset) -> None:
     """Find what would fail later, before anything is started.
 
@@ -66,15 +116,11 @@ def preflight(config: RunConfig, data: ShardedDataset) -> None:
             path=str(data.place),
             remedy=f"use --batch-size {samples} or less, or build a larger data set",
         )
-    grid = Grid(config.grid.stages, config.grid.replicas)
+    grid = grid_of(config.grid)
     lay_out(config.batch_size, grid, config.grid.micro_batches)
     for network in recipe.networks(config.baselines):
-        layers = network.layers(config.size, shape_of(schema))
-        parameters = [
-            trainable(build_layer(layer, config.seed, i)) for i, layer in enumerate(layers)
-        ]
+        parameters = count_parameters(network.layers(config.size, shape_of(schema)), config.seed)
+        check_stages(parameters, grid)
         cut = config.cut_of(network is recipe.network)
-        if cut is None:
-            check_stages(parameters, grid.stages)
-        else:
-            check_cut(cut, parameters, grid.stages)
+        if cut != "measured":
+            check_cut(plain_cut(parameters, grid.parts, cut), parameters, grid)

@@ -23,6 +23,9 @@ def read_series(log: Path, name: str) -> Series:
     for event in EventReader(log).new():
         if event.kind == "metrics" and name in event.values:
             steps, values = series.setdefault(event.network, ([], []))
+            while steps and steps[-1] >= event.step:  # these were lost, and done again
+                steps.pop()
+                values.pop()
             steps.append(float(event.step))
             values.append(event.values[name])
     return series
@@ -113,8 +116,8 @@ def draw_stages(plans: Mapping[str, StagePlan]) -> Figure:
         widths = [cost.seconds * 1e3 for cost in plan.costs] or [1.0] * len(plan.layers)
         left = 0.0
         for index, (layer, width) in enumerate(zip(plan.layers, widths, strict=True)):
-            stage = sum(index >= first for first in plan.cut) - 1
-            label = f"stage {stage}" if index in plan.cut else None
+            stage = plan.stage_of(index)
+            label = f"stage {stage}" if index in plan.cut[: plan.stages] else None
             axes.barh(0, width, left=left, color=_colour(stage), edgecolor="white", label=label)
             if width > 0.012 * len(layer) * sum(widths):
                 axes.text(

@@ -14,10 +14,11 @@ from torch import nn
 
 from data_shards.store.schema import Schema
 from jobs.tracking import using_store
+from trainer.checkpoint.reader import Checkpoint
+from trainer.checkpoint.restore import restore_layer
 from trainer.config import RunConfig
 from trainer.recipe import build_layer, shape_of
 from trainer.recipes import get_recipe
-from trainer.weights import load_weights
 
 
 def assemble(config: RunConfig, schema: Schema, weights: Path) -> nn.Sequential:
@@ -28,7 +29,10 @@ def assemble(config: RunConfig, schema: Schema, weights: Path) -> nn.Sequential:
     """
     layers = get_recipe(config.recipe).network.layers(config.size, shape_of(schema))
     modules = [build_layer(layer, config.seed, index) for index, layer in enumerate(layers)]
-    load_weights(weights, [layer.name for layer in layers], list(enumerate(modules)))
+    checkpoint = Checkpoint.open(weights)
+    checkpoint.check_layers([layer.name for layer in layers])
+    for index, module in enumerate(modules):
+        restore_layer(checkpoint, index, module, None, None)
     return nn.Sequential(*modules, nn.Sigmoid()).eval()
 
 

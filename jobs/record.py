@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_shards.dataset import ShardedDataset
-from data_shards.order import sample_order
 from data_shards.shuffling import ShuffleQuality, shuffle_quality
 from jobs import figures
 from jobs.cluster import Cluster, Share
@@ -19,21 +18,18 @@ from jobs.runfolder import RunFolder
 from jobs.tracking import log_parameters, tracking_uri
 from trainer.config import RunConfig, flatten
 from trainer.events import FILE_NAME
-from trainer.grid import Grid, lay_out
 from trainer.metrics import Scores
-from trainer.results import NetworkResult
+from trainer.results import NetworkResult, TrainJob
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
 def run_parameters(
-    config: RunConfig, data: ShardedDataset, workers: Share, found: Cluster
+    job: TrainJob, data: ShardedDataset, workers: Share, found: Cluster
 ) -> dict[str, Any]:
     """Collect all that decides the run, under dotted names, with effective values."""
-    schema = data.schema
-    grid = Grid(config.grid.stages, config.grid.replicas)
-    layout = lay_out(config.batch_size, grid, config.grid.micro_batches)
+    schema, config, layout = data.schema, job.config, job.layout
     derived = {
         "optimizer.momentum": config.optimizer.effective_momentum,
         "optimizer.eps": config.optimizer.effective_eps,
@@ -45,7 +41,7 @@ def run_parameters(
         "data.fingerprint": data.attributes.fingerprint,
         "data.tasks": len(schema.tasks),
         "data.window": schema.window.length,
-        "data.shuffle_entropy": f"{mixing(config, data).entropy_ratio:.4f}",
+        "data.shuffle_entropy": f"{mixing(job, data).entropy_ratio:.4f}",
         "git.commit": git_commit(),
         "cluster.nodes": found.nodes,
         "host.cpus": os.cpu_count(),
@@ -55,12 +51,11 @@ def run_parameters(
     return flatten(config.model_dump(mode="json")) | derived | samples | libraries
 
 
-def mixing(config: RunConfig, data: ShardedDataset) -> ShuffleQuality:
+def mixing(job: TrainJob, data: ShardedDataset) -> ShuffleQuality:
     """Measure how well batches mix the contigs, against a full permutation (entropy ratio 1)."""
     split = data.schema.split("train")
-    order = sample_order(split.samples, config.seed, config.shuffle)
     contig = data.loci.contig[split.start : split.stop]
-    return shuffle_quality(order, contig, max(2, config.batch_size))
+    return shuffle_quality(job.order(split.samples), contig, max(2, job.config.batch_size))
 
 
 def record_results(

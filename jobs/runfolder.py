@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,10 +17,26 @@ from typing import Any
 
 import tomli_w
 
+from data_shards.documents import Document
 from data_shards.errors import InputError
 from trainer.config import RunConfig
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+_IDENTITY, _LOCK = "run.json", "lock"
+
+
+class Identity(Document):
+    """What a run is to the world: enough to go on with it.
+
+    Attributes:
+        data: place of its data set.
+        fingerprint: of the data set.
+        run_id: MLflow's id of the run.
+    """
+
+    data: str
+    fingerprint: str
+    run_id: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,48 @@ class RunFolder:
         path.write_text(json.dumps(values, indent=2) + "\n")
         return path
 
+    def write_identity(self, identity: Identity) -> None:
+        """Write down what a later driver needs to go on with the run."""
+        self.write_json(_IDENTITY, identity.model_dump(mode="json"))
+
+    def identity(self) -> Identity:
+        """Read what the run's first driver wrote down.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        path = self.path / _IDENTITY
+        try:
+            return Identity.model_validate_json(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"not the folder of a run that can go on: {error}",
+                path=path,
+                remedy="name a run's folder, as runs/danq/RUN",
+            ) from None
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Be the only driver of the run; a driver that died owns nothing any more.
+
+        Raises:
+            InputError: another driver is at work on it.
+        """
+        with (self.path / _LOCK).open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise InputError(
+                    f"process {lock.read().strip() or '?'} is training this run",
+                    path=self.path,
+                    remedy="wait for it, or stop it first",
+                ) from None
+            lock.truncate(0)
+            lock.write(f"{os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            yield
+
 
 def create_run_folder(root: Path, experiment: str, name: str | None, size: str) -> RunFolder:
     """Make the folder of a new run.
@@ -87,3 +150,36 @@ def create_run_folder(root: Path, experiment: str, name: str | None, size: str) 
     for path in (folder.figures, folder.log, folder.path / "checkpoints"):
         path.mkdir(parents=True)
     return folder
+
+
+def find_run_folder(root: Path, run: str) -> RunFolder:
+    """Find the folder of a run.
+
+    Args:
+        root: the folder of all runs.
+        run: path of the run's folder, EXPERIMENT/RUN, the run's name if it is the only one of that
+            name, or its MLflow id.
+
+    Raises:
+        InputError: there is no such run, or more than one.
+    """
+    for given in (Path(run), root / run):
+        if (given / _IDENTITY).is_file():
+            return _folder_at(given)
+    found = [path.parent for path in sorted(root.glob(f"*/*/{_IDENTITY}"))]
+    named = [path for path in found if path.name == run] or [
+        path for path in found if run in (path / _IDENTITY).read_text()
+    ]
+    if len(named) != 1 or not run:
+        known = ", ".join(f"{path.parent.name}/{path.name}" for path in found[-5:]) or "none"
+        raise InputError(
+            f"{'no run is' if not named else f'{len(named)} runs are'} called {run!r}",
+            path=root,
+            remedy=f"name one as EXPERIMENT/RUN; the last ones: {known}",
+        )
+    return _folder_at(named[0])
+
+
+def _folder_at(path: Path) -> RunFolder:
+    path = path.resolve()
+    return RunFolder(path.parent.parent, path.parent.name, path.name)

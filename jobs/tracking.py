@@ -8,6 +8,7 @@ delivered.
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import math
 import os
@@ -140,6 +141,7 @@ class Delivery:
         main: network whose metrics go by their plain names; others get their network's name first.
         watch: told each event, for progress bars.
         complain: told, once, that the store does not take metrics.
+        ledger: where is written how far the logs were delivered, for a later driver to go on from.
     """
 
     def __init__(
@@ -150,14 +152,18 @@ class Delivery:
         main: str,
         watch: Callable[[Event], None],
         complain: Callable[[str], None],
+        ledger: Path | None = None,
     ) -> None:
         self._client = client
         self._run_id = run_id
-        self._readers = [EventReader(path) for path in logs]
+        self._ledger = ledger
+        done = json.loads(ledger.read_text()) if ledger is not None and ledger.exists() else {}
+        self._readers = {path: EventReader(path, done.get(path.name, 0)) for path in logs}
         self._main = main
         self._watch = watch
         self._complain = complain
         self._waiting: list[Metric] = []
+        self._written: dict[str, int] = {}
         self._retry_at = 0.0
         self._failing = False
         self._stop = threading.Event()
@@ -174,6 +180,8 @@ class Delivery:
         while self._waiting and time.monotonic() < deadline:
             time.sleep(_POLL)
             self._deliver()
+        if not self._waiting:
+            self._write_down()
         return len(self._waiting)
 
     def _run(self) -> None:
@@ -181,11 +189,24 @@ class Delivery:
             self._look()
 
     def _look(self) -> None:
-        for reader in self._readers:
+        for reader in self._readers.values():
             for event in reader.new():
                 self._watch(event)
                 self._waiting += self._metrics(event)
         self._deliver()
+        if not self._waiting:
+            self._write_down()
+
+    def _write_down(self) -> None:
+        """Write down that all that was read is delivered."""
+        if self._ledger is None:
+            return
+        done = {path.name: reader.offset for path, reader in self._readers.items()}
+        if done != self._written:
+            partial = self._ledger.with_suffix(".part")
+            partial.write_text(json.dumps(done))
+            partial.replace(self._ledger)
+            self._written = done
 
     def _metrics(self, event: Event) -> list[Metric]:
         from mlflow.entities import Metric

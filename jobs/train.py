@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_shards.dataset import ShardedDataset
-from jobs.cluster import Share, cluster, share
-from jobs.configure import preflight
+from data_shards.documents import parse, read_toml
+from data_shards.errors import InputError
+from jobs.cluster import Cluster, Share, cluster, share
+from jobs.configure import continued, preflight
 from jobs.console import Bars, Console
 from jobs.provenance import command_line, git_commit
-from jobs.runfolder import RunFolder, create_run_folder
+from jobs.runfolder import Identity, RunFolder, create_run_folder, find_run_folder
 from trainer.config import RunConfig
 from trainer.events import FILE_NAME, Event, EventWriter
-from trainer.grid import Grid
+from trainer.grid import grid_of
 from trainer.recipe import EstimatorBaseline
 from trainer.recipes import get_recipe
 from trainer.system import file_name
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
     from trainer.metrics import Scores
+    from trainer.results import TrainJob
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,17 @@ class TrainRequest:
     name: str | None = None
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A run at work: what it is, and where it is written down."""
+
+    config: RunConfig
+    data: ShardedDataset
+    folder: RunFolder
+    client: MlflowClient
+    run_id: str
+
+
 def train(request: TrainRequest, console: Console) -> dict[str, Any]:
     """Train, evaluate, compare with the baselines and log everything.
 
@@ -60,25 +74,21 @@ def train(request: TrainRequest, console: Console) -> dict[str, Any]:
         InputError: before anything is written.
     """
     config = request.config
-    with console.step("check data"):
-        data = ShardedDataset(request.data)
-        preflight(config, data)
     with contextlib.ExitStack() as stack:
-        with console.step("start Ray"):
-            found = stack.enter_context(cluster())
-            grid = Grid(config.grid.stages, config.grid.replicas)
-            workers = share(found, grid, config.grid.device)
-        for note in workers.notes:
-            console.say(note)
+        data = _checked(config, request.data, console)
+        workers, found = _workers(config, stack, console)
         from jobs.record import run_parameters
         from jobs.tracking import log_dataset, open_store, start_run
+        from trainer.results import TrainJob
 
         folder = create_run_folder(
             request.runs, request.experiment or config.recipe, request.name, config.size
         )
+        stack.enter_context(folder.owned())
         folder.write_config(config)
+        job = TrainJob.of(config, data, folder.path, workers.device)
         client = open_store(request.runs)
-        parameters = run_parameters(config, data, workers, found)
+        parameters = run_parameters(job, data, workers, found)
         tags = {
             "replisome.folder": str(folder.path),
             "mlflow.source.name": command_line(),
@@ -87,53 +97,114 @@ def train(request: TrainRequest, console: Console) -> dict[str, Any]:
             "mlflow.user": getpass.getuser(),
         }
         run_id = start_run(client, request.runs, folder.experiment, folder.name, parameters, tags)
+        fingerprint = data.attributes.fingerprint
+        folder.write_identity(
+            Identity(data=str(data.place), fingerprint=fingerprint, run_id=run_id)
+        )
         console.say(f"run {folder.experiment}/{folder.name}, in {folder.path}")
         stack.enter_context(_closing_run(client, run_id))
-        log_dataset(client, run_id, data.place, data.attributes.fingerprint)
-        return _run(request, data, folder, workers, client, run_id, console)
+        log_dataset(client, run_id, data.place, fingerprint)
+        return _run(_Run(config, data, folder, client, run_id), job, workers, console)
 
 
-def _run(
-    request: TrainRequest,
-    data: ShardedDataset,
-    folder: RunFolder,
-    workers: Share,
-    client: MlflowClient,
-    run_id: str,
-    console: Console,
-) -> dict[str, Any]:
+def resume(run: str, runs: Path, flags: Mapping[str, Any], console: Console) -> dict[str, Any]:
+    """Go on with a run whose driver is gone, from its last checkpoint, in its own MLflow run.
+
+    Args:
+        run: its folder, EXPERIMENT/RUN, name or MLflow id.
+        runs: the folder of all runs.
+        flags: where it shall compute from now on; what is not given stays.
+        console: where to say what happens.
+
+    Returns:
+        The result, as :func:`train` returns it.
+
+    Raises:
+        InputError: there is no such run, another driver is at work on it, the data set is another
+            than it began with, or a flag would change what is computed.
+    """
+    folder = find_run_folder(runs, run)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(folder.owned())
+        identity = folder.identity()
+        path = folder.path / "config.toml"
+        saved = parse(RunConfig, read_toml(path, remedy="it is a run's own file"), path)
+        config = continued(saved, flags)
+        data = _checked(config, identity.data, console)
+        if data.attributes.fingerprint != identity.fingerprint:
+            raise InputError(
+                f"is not the data set that the run began with (fingerprint "
+                f"{data.attributes.fingerprint[:12]}, then {identity.fingerprint[:12]})",
+                path=identity.data,
+                remedy="bring the old one back, or begin a new run",
+            )
+        workers, _ = _workers(config, stack, console)
+        from jobs.tracking import open_store
+        from trainer.results import TrainJob
+
+        client = open_store(folder.root)
+        client.update_run(identity.run_id, status="RUNNING")
+        client.set_tag(identity.run_id, "replisome.resumed", command_line())
+        console.say(f"run {folder.experiment}/{folder.name} goes on, in {folder.path}")
+        stack.enter_context(_closing_run(client, identity.run_id))
+        job = TrainJob.of(config, data, folder.path, workers.device)
+        return _run(_Run(config, data, folder, client, identity.run_id), job, workers, console)
+
+
+def _checked(config: RunConfig, place: str, console: Console) -> ShardedDataset:
+    """Open the data set and find what would fail later."""
+    with console.step("check data"):
+        data = ShardedDataset(place)
+        preflight(config, data)
+    return data
+
+
+def _workers(
+    config: RunConfig, stack: contextlib.ExitStack, console: Console
+) -> tuple[Share, Cluster]:
+    """Connect to the cluster and see what each worker gets of it."""
+    with console.step("start Ray"):
+        found = stack.enter_context(cluster())
+        workers = share(found, grid_of(config.grid), config.grid.device)
+    for note in workers.notes:
+        console.say(note)
+    return workers, found
+
+
+def _run(run: _Run, job: TrainJob, workers: Share, console: Console) -> dict[str, Any]:
     """Train and score everything that the run compares, and record it."""
     from jobs.launch import launch
     from jobs.record import record_model, record_results
-    from trainer.results import TrainJob
 
-    config = request.config
+    config, folder = run.config, run.folder
     recipe = get_recipe(config.recipe)
-    job = TrainJob(config, data.place, folder.path, workers.device)
-    main, nodes = recipe.network.name, workers.nodes
-    with console.bars() as bars, _delivering(client, run_id, folder, main, nodes, bars):
+    with console.bars() as bars, _delivering(run, recipe.network.name, workers.nodes, bars):
         begin = time.perf_counter()
         bars.say("starting the workers ...")
-        results = launch(job, workers, folder.log)
+        results = launch(job, workers, folder.log, bars.say)
         working = sum(result.seconds for result in results)
         console.seconds["start and stop workers"] = time.perf_counter() - begin - working
         for result in results:
             console.seconds[f"train {result.network}"] = result.fit.seconds
-            console.seconds[f"cut and test {result.network}"] = result.seconds - result.fit.seconds
+            console.seconds[f"cut and test {result.network}"] = max(
+                0.0, result.seconds - result.fit.seconds
+            )
         scores = {result.network: result.test for result in results}
         for baseline in recipe.estimators if config.baselines else ():
             with console.step(f"fit {baseline.name}"):
-                scores[baseline.name] = _score_estimator(baseline, config, data, folder, bars)
+                scores[baseline.name] = _score_estimator(baseline, run, bars)
     with console.step("log figures and model"):
-        record_results(client, run_id, folder, results, scores)
-        model = record_model(run_id, folder, request.runs, config, data, results[0].fit.weights)
+        record_results(run.client, run.run_id, folder, results, scores)
+        model = record_model(
+            run.run_id, folder, folder.root, config, run.data, results[0].fit.weights
+        )
     return {
-        "run_id": run_id,
+        "run_id": run.run_id,
         "experiment": folder.experiment,
         "run": folder.name,
         "folder": str(folder.path),
         "model": model,
-        "data_fingerprint": data.attributes.fingerprint,
+        "data_fingerprint": run.data.attributes.fingerprint,
         "metrics": {name: score.plain() for name, score in scores.items()},
         "cut": {result.network: list(result.plan.cut) for result in results},
         "seconds": console.seconds,
@@ -141,9 +212,7 @@ def _run(
 
 
 @contextlib.contextmanager
-def _delivering(
-    client: MlflowClient, run_id: str, folder: RunFolder, main: str, nodes: int, bars: Bars
-) -> Iterator[None]:
+def _delivering(run: _Run, main: str, nodes: int, bars: Bars) -> Iterator[None]:
     """Follow the run's event logs: progress to the bars, metrics to MLflow."""
     from jobs.tracking import Delivery
 
@@ -154,8 +223,11 @@ def _delivering(
         elif event.kind == "note":
             bars.say(f"{event.network}: {event.text}")
 
+    folder = run.folder
     logs = [folder.path / FILE_NAME, *(folder.log / file_name(n) for n in range(nodes))]
-    delivery = Delivery(client, run_id, logs, main, watch, bars.say)
+    delivery = Delivery(
+        run.client, run.run_id, logs, main, watch, bars.say, folder.log / "delivered.json"
+    )
     try:
         yield
     finally:
@@ -163,25 +235,20 @@ def _delivering(
             bars.say(f"{left:,} metrics were not delivered to MLflow; all are in {logs[0]}")
 
 
-def _score_estimator(
-    baseline: EstimatorBaseline,
-    config: RunConfig,
-    data: ShardedDataset,
-    folder: RunFolder,
-    bars: Bars,
-) -> Scores:
+def _score_estimator(baseline: EstimatorBaseline, run: _Run, bars: Bars) -> Scores:
     """Fit a baseline on the training split and score it on the test split, like a network."""
     import torch
 
     from trainer.events import log_scores
     from trainer.metrics import mask_targets, score
 
+    data = run.data
     rows = data.split_rows("train")
     if len(rows) > baseline.max_samples:
         kept = np.linspace(0, len(rows) - 1, baseline.max_samples).astype(np.int64)
         bars.say(f"{baseline.name}: fits {len(kept):,} of {len(rows):,} samples, evenly spaced")
         rows = rows[kept]
-    estimator = baseline.build(config.seed)
+    estimator = baseline.build(run.config.seed)
     estimator.fit(
         data.gather("sequence", rows),
         data.labels(rows),
@@ -191,7 +258,7 @@ def _score_estimator(
     targets = mask_targets(data.labels(rows), data.schema.tasks)
     probabilities = torch.from_numpy(estimator.predict(data.gather("sequence", rows)))
     scores = score(probabilities, torch.from_numpy(targets), data.schema.tasks)
-    events = EventWriter(folder.path / FILE_NAME)  # the workers have closed it
+    events = EventWriter(run.folder.path / FILE_NAME)  # the workers have closed it
     log_scores(events, baseline.name, 0, "test", scores)
     events.close()
     return scores

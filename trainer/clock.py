@@ -41,25 +41,3 @@ class Clock:
         """Whether numbers are logged after the step: 20 times an epoch, and at its end."""
         every = max(1, self.samples // self.batch_size // 20)
         return (step + 1) % every == 0 or self.ends_epoch(step)
-
-
-class Patience:
-    """Early stopping: remembers the best loss and counts the epochs since."""
-
-    def __init__(self, epochs: int) -> None:
-        self._allowed = epochs
-        self._since = 0
-        self.best = math.inf
-
-    def improved(self, loss: float) -> bool:
-        """Take in the validation loss of one more epoch; return whether it is the best so far."""
-        if loss < self.best:
-            self.best, self._since = loss, 0
-            return True
-        self._since += 1
-        return False
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the best loss is too long ago."""
-        return self._since >= self._allowed

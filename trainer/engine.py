@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
-from trainer.config import Device, OptimizerConfig
+from trainer.batch_norm import StepStatistics
+from trainer.config import Device, RunConfig
+from trainer.ema import ExponentialAverage
 from trainer.grid import BatchLayout, Grid
+from trainer.guard import LossGuard
+from trainer.objective import Decode, Objective
+from trainer.optimizers import build_optimizer, owned, owner_of, share_weights
 from trainer.recipe import Layer, Loss
-from trainer.stage import Objective, Stage
+from trainer.stage import Cut, FoldedStage, Stage
 
 
 def prepare(device: Device) -> torch.device:
@@ -39,18 +44,20 @@ def prepare(device: Device) -> torch.device:
     return torch.device("cuda", index)
 
 
-def deepspeed_config(layout: BatchLayout, optimizer: OptimizerConfig) -> dict[str, Any]:
+def deepspeed_config(layout: BatchLayout, clip: float) -> dict[str, Any]:
     """Write out every DeepSpeed setting that training passes through.
 
     DeepSpeed's defaults are not neutral (gradients are clipped at 1.0, for one) and change between
-    versions, so none is relied on. fp32 without ZeRO.
+    versions, so none is relied on. Weights and sums are float32; bf16 is autocast around the
+    layers (``trainer.stage``), and ZeRO-1 is ours (``trainer.optimizers``): DeepSpeed's keeps the
+    optimizer's state in flat slices that have no layer's name.
     """
     return {
         "train_batch_size": layout.batch_size,
         "train_micro_batch_size_per_gpu": layout.micro_batch,
         "gradient_accumulation_steps": layout.micro_batches,
         "managed_gradient_accumulation": True,
-        "gradient_clipping": optimizer.clip,
+        "gradient_clipping": clip,
         "prescale_gradients": False,
         "gradient_predivide_factor": 1.0,
         "gradient_allreduce_op": "mean",
@@ -82,40 +89,6 @@ def deepspeed_config(layout: BatchLayout, optimizer: OptimizerConfig) -> dict[st
     }
 
 
-def build_optimizer(
-    config: OptimizerConfig, weights: Iterable[nn.Parameter]
-) -> torch.optim.Optimizer:
-    """Make the torch optimizer a configuration asks for, every argument given."""
-    chosen = [weight for weight in weights if weight.requires_grad]
-    if config.name == "sgd":
-        return torch.optim.SGD(
-            chosen,
-            lr=config.lr,
-            momentum=config.effective_momentum,
-            dampening=0.0,
-            weight_decay=config.weight_decay,
-            nesterov=False,
-        )
-    if config.name == "adamw":
-        return torch.optim.AdamW(
-            chosen,
-            lr=config.lr,
-            betas=(config.effective_momentum, config.beta2),
-            eps=config.effective_eps,
-            weight_decay=config.weight_decay,
-            amsgrad=False,
-        )
-    return torch.optim.RMSprop(
-        chosen,
-        lr=config.lr,
-        alpha=config.alpha,
-        eps=config.effective_eps,
-        weight_decay=config.weight_decay,
-        momentum=config.effective_momentum,
-        centered=False,
-    )
-
-
 class Engine:
     """A network on the workers of a grid: takes optimizer steps and predicts, all stages together.
 
@@ -123,40 +96,61 @@ class Engine:
 
     Args:
         layers: of the network.
-        cut: first layer of each stage.
+        cut: where it is cut.
         grid: the workers.
         layout: how batches are shared out.
         loss: of the last stage.
-        tasks: number of labels.
-        optimizer: its configuration.
-        seed: of the run.
+        decode: from targets as stored to targets as the loss reads them.
+        config: of the run.
     """
 
     def __init__(
         self,
         layers: Sequence[Layer],
-        cut: Sequence[int],
+        cut: Cut,
         grid: Grid,
         layout: BatchLayout,
         loss: Loss,
-        tasks: int,
-        optimizer: OptimizerConfig,
-        seed: int,
+        decode: Decode,
+        config: RunConfig,
     ) -> None:
         import deepspeed
 
-        self.grid = grid
-        self.layout = layout
-        self.objective = Objective(loss, tasks)
-        self.stage = Stage(layers, cut, grid, layout, self.objective, seed)
-        self.config = deepspeed_config(layout, optimizer)
+        self.grid, self.layout = grid, layout
+        self.objective = Objective(loss, decode)
+        kind = FoldedStage if cut.schedule == "dualpipev" else Stage
+        self.stage = kind(layers, cut, grid, layout, self.objective, config.precision, config.seed)
+        named = [
+            (f"{index}.{name}", weight)
+            for index, module in self.stage.local_layers()
+            for name, weight in module.named_parameters()
+            if weight.requires_grad
+        ]
+        sharing = config.grid.zero == 1 and grid.replicas > 1
+        self._owners = owner_of(named, grid.replicas) if sharing else None
+        self._named = named
+        mine = owned(named, grid.replica(dist.get_rank()), grid.replicas) if sharing else named
+        self.optimizer = build_optimizer(config.optimizer, mine)
+        self.config = deepspeed_config(layout, config.optimizer.clip)
         self._pipeline, *_ = deepspeed.initialize(
-            model=self.stage,
-            optimizer=build_optimizer(optimizer, self.stage.parameters()),
-            config=self.config,
+            model=self.stage, optimizer=self.optimizer, config=self.config
         )
         # One replica has nothing to average; DeepSpeed would still flatten and copy all gradients.
         self._pipeline.pipeline_enable_backward_allreduce = grid.replicas > 1
+        self._statistics = StepStatistics(self.stage)
+        decay = config.optimizer.ema
+        self.average = ExponentialAverage(named, decay) if decay else None
+        self.guard = LossGuard(config.failure)
+        self._step = 0
+        self._skipped = False
+        if self.guard.active:
+            self._take_step = self._pipeline._take_model_step
+            self._pipeline._take_model_step = self._take_guarded_step
+
+    @property
+    def pipeline(self) -> Any:
+        """DeepSpeed's engine, for those who trace it."""
+        return self._pipeline
 
     @property
     def is_first(self) -> bool:
@@ -184,16 +178,31 @@ class Engine:
         group: dist.ProcessGroup = self._pipeline.grid.get_data_parallel_group()
         return group
 
-    def train_step(self, step: int, micro_batches: Iterable[tuple[Any, Any]]) -> torch.Tensor:
+    def train_step(
+        self, step: int, micro_batches: Iterable[tuple[Any, Any]], rate: float
+    ) -> torch.Tensor:
         """Take one optimizer step; return the mean loss of the global batch, on every worker.
 
         Args:
             step: number of the step, from 0.
             micro_batches: this replica's (inputs, targets); only the first stage looks at inputs,
                 only the last at targets.
+            rate: learning rate.
         """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self._step, self._skipped = step, False
         self.stage.begin_step(step)
+        self._statistics.begin()
         loss: torch.Tensor = self._pipeline.train_batch(data_iter=iter(micro_batches))
+        if self._skipped:
+            self._statistics.discard()
+            return loss
+        self._statistics.end(self.replica_group)
+        if self._owners is not None:
+            share_weights(self._named, self._owners, self.replica_group)
+        if self.average is not None:
+            self.average.update()
         return loss
 
     def predict(self, micro_batches: Sequence[tuple[Any, Any]]) -> list[torch.Tensor]:
@@ -208,6 +217,26 @@ class Engine:
         )
         return self.objective.collected()
 
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Compute with the averaged weights, where there are any, until the block ends."""
+        if self.average is None:
+            yield
+        else:
+            with self.average.swapped():
+                yield
+
+    def averages(self, layer: int) -> dict[str, torch.Tensor] | None:
+        """Return the averaged weights of a layer by their name in it, if there are any."""
+        if self.average is None:
+            return None
+        start = f"{layer}."
+        return {
+            name.removeprefix(start): tensor
+            for name, tensor in self.average.tensors.items()
+            if name.startswith(start)
+        }
+
     def close(self) -> None:
         """Give back what DeepSpeed holds, so that another engine can follow in this process.
 
@@ -220,3 +249,21 @@ class Engine:
         for group in list(dist.distributed_c10d._world.pg_map):
             if group is not world:
                 dist.destroy_process_group(group)
+
+    def _take_guarded_step(self, lr_kwargs: Any) -> None:
+        """Take the step, unless the loss of its batch says that it would do harm.
+
+        DeepSpeed calls this when all gradients are there and nothing has changed yet.
+        """
+        loss = torch.zeros(1, dtype=torch.float64)
+        if self.is_last:
+            mean = self._pipeline.total_loss.detach().double() / self.layout.micro_batches
+            loss = mean.reshape(1).cpu() / self.grid.replicas
+        loss = loss.to(self._pipeline.device)
+        dist.all_reduce(loss)
+        if self.guard.accepts(self._step, float(loss)):
+            self._take_step(lr_kwargs)
+        else:
+            self._skipped = True
+            self._pipeline.zero_grad()
+            self._pipeline.global_steps += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -35,12 +37,18 @@ def predict_split(
     """
     rows = data.split_rows(split)
     layout = EvaluationLayout(len(rows), engine.grid.replicas, engine.layout.micro_batch)
+    if engine.grid.folded:
+        # DeepSpeed 0.19.8 keeps the two halves of a micro-batch as many buffers apart as there are
+        # micro-batches in training, so another number in evaluation mixes them up.
+        count = engine.layout.micro_batches
+        layout = replace(layout, at_least=count, at_most=count)
     outputs: list[Tensor] = []
     done = 0
-    for micro_batches in feed.evaluation(rows, layout, engine.replica):
-        outputs += engine.predict(micro_batches)
-        done += len(micro_batches) * layout.micro_batch * layout.replicas
-        advance(min(done, len(rows)), len(rows))
+    with engine.averaged():
+        for micro_batches in feed.evaluation(rows, layout, engine.replica):
+            outputs += engine.predict(micro_batches)
+            done += len(micro_batches) * layout.micro_batch * layout.replicas
+            advance(min(done, len(rows)), len(rows))
     if not engine.is_last:
         return None
     # Replicas hold consecutive shares of equal size; what pads the last of them comes at the end.
@@ -59,8 +67,8 @@ def evaluate(
     *,
     curves: bool = False,
     advance: Advance = lambda *_: None,
-) -> Scores | None:
-    """Score a split; every worker calls this, the reporter gets the scores, others None.
+) -> Callable[[], Scores | None]:
+    """Predict a split; every worker calls this.
 
     Args:
         engine: the trained network.
@@ -70,12 +78,19 @@ def evaluate(
         loss: mean over samples and tasks, from logits and labels.
         curves: also compute ROC and precision-recall curves.
         advance: told the progress.
+
+    Returns:
+        What scores it, and takes a while: on the reporter it gives the scores, elsewhere None.
     """
     logits = predict_split(engine, feed, data, split, advance)
     if logits is None or not engine.is_reporter:
-        return None
+        return lambda: None
+    return partial(_score, logits.double(), data, split, loss, curves)
+
+
+def _score(logits: Tensor, data: ShardedDataset, split: str, loss: Loss, curves: bool) -> Scores:
+    """Score logits in float64: in float32, logits that differ can have the same probability."""
     labels = data.labels(data.split_rows(split))
-    logits = logits.double()  # in float32, logits that differ can have the same probability
     return score(
         torch.sigmoid(logits),
         torch.from_numpy(mask_targets(labels, data.schema.tasks)),

@@ -46,6 +46,8 @@ class EventWriter:
 
     def __init__(self, path: Path | None) -> None:
         self._stream = path.open("a", encoding="utf-8") if path is not None else None
+        if path is not None and _ends_within_a_line(path):
+            self._write_text("\n")  # a writer was killed; readers pass over its last line
         self._last_progress = 0.0
 
     def metrics(self, network: str, step: int, values: Mapping[str, float]) -> None:
@@ -71,34 +73,55 @@ class EventWriter:
             self._stream.close()
 
     def _write(self, event: Event) -> None:
+        self._write_text(json.dumps(event.__dict__) + "\n")
+
+    def _write_text(self, text: str) -> None:
         if self._stream is not None:
-            self._stream.write(json.dumps(event.__dict__) + "\n")
+            self._stream.write(text)
             self._stream.flush()
 
 
 class EventReader:
-    """Reads what was appended to an event log since the last look; the file may not exist yet."""
+    """Reads what was appended to an event log since the last look; the file may not exist yet.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        offset: bytes read so far; an event log only grows.
+    """
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
         self._path = path
-        self._offset = 0
+        self.offset = offset
 
     def new(self) -> Iterator[Event]:
         """Yield the complete lines not seen before."""
         if not self._path.exists():
             return
         with self._path.open("rb") as stream:
-            stream.seek(self._offset)
+            stream.seek(self.offset)
             for line in stream:
                 if not line.endswith(b"\n"):
                     return  # being written
-                self._offset += len(line)
-                yield Event(**_parsed(line))
+                self.offset += len(line)
+                event = _parsed(line)
+                if event is not None:
+                    yield event
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(line)
-    return values
+def _parsed(line: bytes) -> Event | None:
+    """Return the event of a line; None for one that a killed writer left unfinished."""
+    try:
+        values: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return Event(**values)
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    with path.open("rb") as stream:
+        if stream.seek(0, 2) == 0:
+            return False
+        stream.seek(-1, 2)
+        return stream.read(1) != b"\n"
 
 
 def log_scores(events: EventWriter, name: str, step: int, split: str, scores: Scores) -> None:

@@ -6,21 +6,36 @@ Both ends compute the same rows from the sample order and read their own arrays;
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from data_shards.augment import Augmentation, Draws, draw
 from data_shards.dataset import ShardedDataset
 from data_shards.gather import shift_limits
-from data_shards.order import Shuffle, sample_order
+from data_shards.order import Order
+from data_shards.prefetch import Prefetch
 from trainer.grid import BatchLayout, EvaluationLayout
+from trainer.recipe import Activations
 
-MicroBatch = tuple[Tensor, Tensor]
+MicroBatch = tuple[Activations, Activations]
 
 _NOTHING = torch.zeros(0)
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a network reads; several fields make a tuple.
+
+    Attributes:
+        inputs: for the first layer.
+        targets: for the loss.
+    """
+
+    inputs: tuple[str, ...] = ("sequence",)
+    targets: tuple[str, ...] = ("labels",)
 
 
 class Feed:
@@ -29,8 +44,8 @@ class Feed:
     Args:
         data: the data set.
         split: training split.
-        seed: of the sample order and the augmentation.
-        shuffle: how thoroughly training samples are shuffled.
+        order: of its samples.
+        fields: what the network reads.
         augment: what is drawn for each training sample anew in each epoch.
         inputs: whether this worker is of the first stage.
         targets: whether this worker is of the last stage.
@@ -40,20 +55,19 @@ class Feed:
         self,
         data: ShardedDataset,
         split: str,
-        seed: int,
+        order: Order,
         *,
         inputs: bool,
         targets: bool,
-        shuffle: Shuffle = "blocks",
+        fields: Fields = Fields(),
         augment: Augmentation | None = None,
     ) -> None:
-        entry = data.schema.split(split)
-        self.order = sample_order(entry.samples, seed, shuffle)
+        self.order = order
         self._augment = augment if augment != Augmentation() else None
-        self._first_row = entry.start
+        self._first_row = data.schema.split(split).start
         self._data = data
-        self._inputs = inputs
-        self._targets = targets
+        self._inputs = fields.inputs if inputs else ()
+        self._targets = fields.targets if targets else ()
 
     def rows(self, step: int, layout: BatchLayout) -> npt.NDArray[np.int64]:
         """Return the samples of a step's global batch, shape (batch_size,)."""
@@ -65,33 +79,51 @@ class Feed:
         rows = self._first_row + self.order.ids(first, layout.per_replica)
         draws = None
         if self._augment is not None and self._inputs:
-            epochs = self.order.epochs(first, layout.per_replica)
+            visits = self.order.visits(first, layout.per_replica)
             low, high = shift_limits(self._data.schema, self._data.array, rows)
-            draws = draw(self._augment, self.order.seed, epochs, rows, low, high)
+            draws = draw(self._augment, self.order.seed, visits, rows, low, high)
         return self._read(rows, layout.micro_batch, draws)
 
     def evaluation(
         self, rows: npt.NDArray[np.int64], layout: EvaluationLayout, replica: int
     ) -> Iterator[list[MicroBatch]]:
-        """Read a replica's share of a split, a few micro-batches at a time.
+        """Read a replica's share of a split, a round of micro-batches at a time.
 
         Places past the end are padded with the split's last row; whoever collects the outputs of
         all replicas drops what comes after the last row.
         """
-        at_once = 32
-        for first in range(0, layout.micro_batches, at_once):
-            count = min(at_once, layout.micro_batches - first)
-            places = np.arange(*layout.places(replica, first, count))
-            yield self._read(rows[np.minimum(places, len(rows) - 1)], layout.micro_batch)
+
+        def item(number: int) -> list[MicroBatch]:
+            places = np.arange(*layout.places(replica, number))
+            return self._read(rows[np.minimum(places, len(rows) - 1)], layout.micro_batch)
+
+        with Prefetch(item, 0, layout.rounds) as ahead:
+            yield from ahead
+
+    def warm(self) -> None:
+        """Open and verify what this worker reads, which may take a while."""
+        self._read(np.array([self._first_row]), 1)
 
     def _read(
         self, rows: npt.NDArray[np.int64], micro_batch: int, draws: Draws | None = None
     ) -> list[MicroBatch]:
         parts = len(rows) // micro_batch
-        inputs: Sequence[Tensor] = [_NOTHING] * parts
-        targets: Sequence[Tensor] = [_NOTHING] * parts
-        if self._inputs:
-            inputs = torch.from_numpy(self._data.gather("sequence", rows, draws)).split(micro_batch)
-        if self._targets:
-            targets = torch.from_numpy(self._data.gather("labels", rows)).split(micro_batch)
+        inputs = self._gather(self._inputs, rows, micro_batch, draws) or [_NOTHING] * parts
+        targets = self._gather(self._targets, rows, micro_batch, None) or [_NOTHING] * parts
         return list(zip(inputs, targets, strict=True))
+
+    def _gather(
+        self,
+        names: Sequence[str],
+        rows: npt.NDArray[np.int64],
+        micro_batch: int,
+        draws: Draws | None,
+    ) -> list[Activations]:
+        """Read fields of rows, cut into micro-batches; several make tuples."""
+        columns = [
+            torch.from_numpy(self._data.gather(name, rows, draws)).split(micro_batch)
+            for name in names
+        ]
+        if len(columns) == 1:
+            return list(columns[0])
+        return list(zip(*columns, strict=True))

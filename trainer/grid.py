@@ -5,14 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from data_shards.errors import InputError
+from trainer.config import GridConfig
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Workers as ``stages`` x ``replicas``; the stages of one replica have neighbouring ranks."""
+    """Workers as ``stages`` x ``replicas``; the stages of one replica have neighbouring ranks.
+
+    Attributes:
+        stages: workers of a pipeline.
+        replicas: data-parallel copies of the pipeline.
+        folded: whether each worker has two parts of the network, one from each end (DualPipeV): the
+            pipeline then begins and ends at its first worker.
+    """
 
     stages: int
     replicas: int
+    folded: bool = False
+
+    @property
+    def parts(self) -> int:
+        """Parts that a network is cut into."""
+        return self.stages * 2 if self.folded else self.stages
 
     @property
     def workers(self) -> int:
@@ -29,8 +43,13 @@ class Grid:
 
     @property
     def reporter(self) -> int:
-        """Rank that has the loss and the metrics first hand: last stage of the first replica."""
-        return self.stages - 1
+        """Rank that has the loss and the metrics first hand: where the first replica's ends."""
+        return 0 if self.folded else self.stages - 1
+
+
+def grid_of(config: GridConfig) -> Grid:
+    """Return the grid that a configuration asks for."""
+    return Grid(config.stages, config.replicas, config.schedule == "dualpipev")
 
 
 @dataclass(frozen=True)
@@ -86,7 +105,13 @@ def lay_out(batch_size: int, grid: Grid, micro_batches: int | None) -> BatchLayo
             remedy=f"the nearest batch size that does is {nearest}",
         )
     if micro_batches is None:
-        micro_batches = choose_micro_batches(batch_size // grid.replicas, grid.stages)
+        micro_batches = choose_micro_batches(batch_size // grid.replicas, grid.parts)
+    if grid.folded and micro_batches < grid.parts:
+        raise InputError(
+            f"{micro_batches} micro-batch(es) a replica, and DualPipeV with {grid.stages} stages "
+            f"needs {grid.parts} or more",
+            remedy="use a larger --batch-size or --micro-batches, fewer stages, or schedule 1f1b",
+        )
     return BatchLayout(batch_size, grid.replicas, micro_batches)
 
 
@@ -105,34 +130,58 @@ def choose_micro_batches(share: int, stages: int) -> int:
     return max(n for n in range(1, stages + 1) if share % n == 0)
 
 
+def same_parts(batch_size: int, grid: Grid, micro_batch: int) -> BatchLayout | None:
+    """Share a batch over another grid in micro-batches of the size it had; None if that can't be.
+
+    Batch normalisation looks at a micro-batch at a time, so only then the numbers stay the same.
+    """
+    if micro_batch < 1 or batch_size % (micro_batch * grid.replicas):
+        return None
+    return BatchLayout(batch_size, grid.replicas, batch_size // (micro_batch * grid.replicas))
+
+
 @dataclass(frozen=True)
 class EvaluationLayout:
-    """How the rows of a split are shared out: each once, padded to whole micro-batches.
+    """How the rows of a split are shared out: each once, padded to whole rounds of micro-batches.
 
     Attributes:
         rows: samples in the split.
         replicas: data-parallel copies of the pipeline.
         micro_batch: samples in a micro-batch.
+        at_least: micro-batches that go through the pipeline together, at least; a folded pipeline
+            needs some.
+        at_most: and at most.
     """
 
     rows: int
     replicas: int
     micro_batch: int
+    at_least: int = 1
+    at_most: int = 32
+
+    @property
+    def rounds(self) -> int:
+        """How often a replica sends micro-batches through the pipeline."""
+        return -(-self._needed // self.at_most)
+
+    @property
+    def per_round(self) -> int:
+        """Micro-batches of a round."""
+        return max(self.at_least, -(-self._needed // self.rounds))
 
     @property
     def micro_batches(self) -> int:
         """Micro-batches a replica; the same for all, so that they stay in step."""
-        return -(-self.rows // (self.micro_batch * self.replicas))
+        return self.rounds * self.per_round
 
-    def places(self, replica: int, first: int, count: int) -> tuple[int, int]:
-        """Return the range of places, past the end for padding, of some of a replica's batches.
+    @property
+    def _needed(self) -> int:
+        return max(1, -(-self.rows // (self.micro_batch * self.replicas)))
+
+    def places(self, replica: int, number: int) -> tuple[int, int]:
+        """Return the range of places, past the end for padding, of one of a replica's rounds.
 
         Replica r has places ``r * micro_batches * micro_batch`` on; place i is row i of the split.
-
-        Args:
-            replica: the replica.
-            first: its first micro-batch wanted.
-            count: how many.
         """
-        start = (replica * self.micro_batches + first) * self.micro_batch
-        return start, start + count * self.micro_batch
+        start = (replica * self.rounds + number) * self.per_round * self.micro_batch
+        return start, start + self.per_round * self.micro_batch

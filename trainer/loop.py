@@ -3,43 +3,56 @@
 Read :func:`run_worker`, :func:`train_network`, :func:`fit`, in this order. Every worker runs the
 same lines; the stages of a pipeline meet inside ``engine.train_step`` and ``evaluate``. The worker
 of the last stage of the first replica (the reporter) has losses and scores first hand; it writes
-the event log and tells the others what they need to decide alike.
+the event log and tells the others what they need to decide alike. Whatever happened before, a
+worker group begins by looking for a checkpoint, so a start and a restart are the same.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from functools import partial
 
 import torch
 import torch.distributed as dist
 
 from data_shards.dataset import ShardedDataset
 from data_shards.prefetch import Prefetch
-from trainer.clock import Clock, Patience
-from trainer.cut import LayerCost, balance, check_cut, measure
+from trainer.attention import Attention
+from trainer.clock import Clock
+from trainer.config import CutMethod
 from trainer.engine import Engine, prepare
 from trainer.evaluation import evaluate
 from trainer.events import FILE_NAME, EventWriter, log_scores
 from trainer.feed import Feed
-from trainer.grid import BatchLayout, Grid, lay_out
+from trainer.grid import BatchLayout, Grid
+from trainer.history import LossHistory, read_losses
+from trainer.learning_rate import learning_rate, plateau_drops
+from trainer.losses import build_loss
 from trainer.metrics import Scores
-from trainer.recipe import Layer, Loss, Network, build_layer, shape_of, trainable
+from trainer.objective import unpack_bits
+from trainer.planning.costs import CostCache
+from trainer.planning.plan import plan_network
+from trainer.progress import Progress
+from trainer.recipe import Layer, Loss, Network, shape_of
 from trainer.recipes import get_recipe
-from trainer.results import Fit, NetworkResult, StagePlan, TrainJob
+from trainer.results import Fit, NetworkResult, Outcome, StagePlan, TrainJob
+from trainer.saving import Saver, latest
+from trainer.stage import Cut
 from trainer.system import SystemSampler
-from trainer.weights import load_weights, save_weights
+from trainer.together import together, told
 
-T = TypeVar("T")
+_AHEAD_STEPS, _AHEAD_BYTES = 8, 512 << 20  # read ahead, at most
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss became NaN or infinite; the message has the step and its samples."""
+    """A loss is NaN, infinite or a spike; the message has the step, the log its samples."""
+
+
+class CalledAwayError(Exception):
+    """The run shall go on elsewhere; its state is saved. Raised on all workers alike."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +60,20 @@ class Worker:
     """What a worker knows about itself and has at hand."""
 
     job: TrainJob
-    grid: Grid
-    layout: BatchLayout
     rank: int
     device: torch.device
     data: ShardedDataset
     events: EventWriter
+
+    @property
+    def grid(self) -> Grid:
+        """The workers."""
+        return self.job.grid
+
+    @property
+    def layout(self) -> BatchLayout:
+        """How batches are shared out over them."""
+        return self.job.layout
 
     @property
     def replica(self) -> int:
@@ -60,203 +81,302 @@ class Worker:
         return self.grid.replica(self.rank)
 
 
-def run_worker(job: TrainJob) -> list[NetworkResult]:
+def run_worker(job: TrainJob) -> Outcome:
     """Train and score the recipe's model, then its ablations. Entry point of every worker.
 
-    Runs in a Ray Train worker, whose process group is already up.
+    Runs in a Ray Train worker, whose process group is already up, or under ``torchrun``.
 
     Returns:
         One result a network, the same on every worker.
     """
     device = prepare(job.device)
     config, rank = job.config, dist.get_rank()
-    grid = Grid(config.grid.stages, config.grid.replicas)
     if not job.run_folder.is_dir():
         raise FileNotFoundError(
             f"worker {rank} can't see the run's folder {job.run_folder}: "
             "it must be on storage that all nodes share (--runs)"
         )
     recipe = get_recipe(config.recipe)
-    events = EventWriter(job.run_folder / FILE_NAME if rank == grid.reporter else None)
-    layout = lay_out(config.batch_size, grid, config.grid.micro_batches)
-    worker = Worker(job, grid, layout, rank, device, ShardedDataset(job.data), events)
-    with SystemSampler.on_first_worker_of_node(job.run_folder):
-        return [
-            train_network(worker, network, recipe.loss, config.cut_of(network is recipe.network))
-            for network in recipe.networks(config.baselines)
-        ]
+    loss = build_loss(config.loss, job.labels, recipe.loss)
+    events = EventWriter(job.run_folder / FILE_NAME if rank == job.grid.reporter else None)
+    data = together(lambda: ShardedDataset(job.data), device)
+    worker = Worker(job, rank, device, data, events)
+    try:
+        with SystemSampler.on_first_worker_of_node(job.run_folder):
+            results = [
+                train_network(worker, network, loss, config.cut_of(network is recipe.network))
+                for network in recipe.networks(config.baselines)
+            ]
+    except CalledAwayError:
+        return Outcome(None)
+    return Outcome(results)
 
 
 def train_network(
-    worker: Worker, network: Network, loss: Loss, cut: tuple[int, ...] | None
+    worker: Worker, network: Network, loss: Loss, cut: CutMethod | tuple[int, ...]
 ) -> NetworkResult:
     """Train one network, go back to its best weights, and score it on the test split."""
     begin = time.perf_counter()
-    config, data, events = worker.job.config, worker.data, worker.events
+    job, config, data, events = worker.job, worker.job.config, worker.data, worker.events
     layers = network.layers(config.size, shape_of(data.schema))
-    plan = plan_stages(worker, layers, cut)
+    saved = latest(job, network.name, worker.device, partial(events.note, network.name))
+    plan = plan_stages(worker, layers, cut, saved.progress if saved else None)
     engine = Engine(
         layers,
-        plan.cut,
+        Cut(plan.cut, plan.recompute, config.grid.schedule, config.grid.compile),
         worker.grid,
         worker.layout,
         loss,
-        len(data.schema.tasks),
-        config.optimizer,
-        config.seed,
+        partial(unpack_bits, tasks=len(data.schema.tasks)),
+        config,
     )
+    order = job.order(data.schema.split("train").samples)
     feed = Feed(
         data,
         "train",
-        config.seed,
+        order,
         inputs=engine.is_first,
         targets=engine.is_last,
-        shuffle=config.shuffle,
         augment=config.augment,
     )
-
-    def testing(done: int, total: int) -> None:
-        events.progress(network.name, "testing", done, total)
-
-    result = fit(worker, network.name, plan, engine, feed, loss)
-    load_weights(result.weights, plan.layers, engine.stage.local_layers())
-    valid = told(worker, evaluate(engine, feed, data, "valid", loss))
-    test = told(worker, evaluate(engine, feed, data, "test", loss, curves=True, advance=testing))
-    log_scores(events, network.name, len(result.losses), "test", test)
-    engine.close()
-    seconds = time.perf_counter() - begin
-    return NetworkResult(network.name, plan, result, valid, test, engine.config, seconds)
-
-
-def fit(worker: Worker, name: str, plan: StagePlan, engine: Engine, feed: Feed, loss: Loss) -> Fit:
-    """Take optimizer steps until the epochs are done or validation stops improving."""
-    job, layout, events = worker.job, worker.layout, worker.events
-    clock = Clock(feed.order.rows, layout.batch_size, job.config.epochs, job.max_steps)
-    patience = Patience(job.config.patience)
-    losses: list[float] = []
-    fresh: list[torch.Tensor] = []  # losses since the last log: reading one waits for the device
-    kept: tuple[int, Path] | None = None
-    begin = time.perf_counter()
-    batches = Prefetch(lambda step: feed.step(step, layout, worker.replica), 0, clock.steps)
+    saver = Saver(job, network.name, plan.layers, engine, partial(events.note, network.name))
     try:
-        for step, micro_batches in enumerate(batches):
-            fresh.append(engine.train_step(step, micro_batches))
-            if clock.logs(step):
-                losses += read_losses(fresh, len(losses), name, feed, layout, events)
-                log_training(
-                    events, name, losses[-len(fresh) :], len(losses), layout, begin, batches
-                )
-                events.progress(name, "training", step + 1, clock.steps)
-                fresh.clear()
-            if clock.ends_epoch(step):
-                scores = told(worker, evaluate(engine, feed, worker.data, "valid", loss))
-                log_scores(events, name, step + 1, "valid", scores)
-                if patience.improved(math.inf if scores.loss is None else scores.loss):
-                    kept = keep(worker, name, plan, engine, clock.epoch(step), kept)
-                if patience.exhausted:
-                    break
+        together(feed.warm, worker.device)
+        progress = saver.restore(saved) if saved else fresh_progress(worker, network.name, plan)
+        if progress.step:
+            grid = f"{worker.grid.stages} x {worker.grid.replicas}"
+            events.note(network.name, f"goes on at step {progress.step:,}, on {grid}")
+        progress, waited = fit(worker, engine, feed, saver, progress, loss)
+        saver.restore_best(progress)
+        valid = score_split(worker, engine, feed, "valid", loss)
+        test = score_split(worker, engine, feed, "test", loss, network.name)
+        log_scores(events, network.name, progress.step, "test", test)
     finally:
-        batches.close()
-    if kept is None:
-        raise TrainingDivergedError(f"{name}: no epoch had a finite validation loss")
+        saver.close()
+    settings = engine.config
+    engine.close()
+    assert progress.best_epoch is not None
+    result = Fit(
+        read_losses(job.losses(network.name)),
+        math.ceil(progress.step * config.batch_size / order.rows),
+        progress.best_epoch,
+        saver.best_folder(progress),
+        progress.seconds,
+        waited,
+        progress.skipped,
+    )
     seconds = time.perf_counter() - begin
-    return Fit(tuple(losses), clock.epoch(step), *kept, seconds, batches.waited)
+    return NetworkResult(network.name, plan, result, valid, test, settings, seconds)
 
 
-def plan_stages(worker: Worker, layers: Sequence[Layer], cut: tuple[int, ...] | None) -> StagePlan:
-    """Take the cut that is given, or choose one by measured times; the same on every worker."""
-    config = worker.job.config
-    stages = worker.grid.stages
-    costs: list[LayerCost] = []
-    if cut is None and stages > 1 and worker.rank == 0:
-        rows = worker.data.split_rows("train")[: worker.layout.micro_batch]
-        inputs = torch.from_numpy(worker.data.gather("sequence", rows)).to(worker.device)
-        costs = measure(layers, inputs, config.seed)
-    costs = broadcast(costs, source=0)
-    parameters = tuple(
-        trainable(build_layer(layer, config.seed, index)) for index, layer in enumerate(layers)
-    )
-    if cut is None:
-        cut = balance(costs, stages) if costs else (0,)
-    check_cut(cut, parameters, stages)
-    return StagePlan(tuple(layer.name for layer in layers), parameters, cut, tuple(costs))
+def fit(
+    worker: Worker, engine: Engine, feed: Feed, saver: Saver, progress: Progress, loss: Loss
+) -> tuple[Progress, float]:
+    """Take optimizer steps until the epochs are done or validation stops improving.
 
-
-def keep(
-    worker: Worker,
-    name: str,
-    plan: StagePlan,
-    engine: Engine,
-    epoch: int,
-    before: tuple[int, Path] | None,
-) -> tuple[int, Path]:
-    """Save the weights of an epoch, then remove those kept before."""
-    folder = worker.job.run_folder / "checkpoints" / name / f"epoch-{epoch:04d}"
-    save_weights(
-        folder,
-        plan.layers,
-        engine.stage.local_layers(),
-        writer=worker.replica == 0,
-        about={"network": name, "epoch": epoch},
-    )
-    if before is not None and worker.rank == 0:
-        shutil.rmtree(before[1])
-    return epoch, folder
-
-
-def read_losses(
-    fresh: Sequence[torch.Tensor],
-    first_step: int,
-    name: str,
-    feed: Feed,
-    layout: BatchLayout,
-    events: EventWriter,
-) -> list[float]:
-    """Bring losses of steps from ``first_step`` on to the host, and refuse to go on without sense.
+    Returns:
+        How far training came, and the seconds that this worker waited for data.
 
     Raises:
-        TrainingDivergedError: a loss is NaN or infinite; the samples of its batch are logged.
+        CalledAwayError: the run shall go on elsewhere.
+        TrainingDivergedError: a loss makes no sense.
     """
-    losses: list[float] = torch.stack(list(fresh)).flatten().tolist()
-    for step, loss in enumerate(losses, start=first_step):
-        if not math.isfinite(loss):
-            rows = feed.rows(step, layout).tolist()
-            events.note(name, f"the loss of step {step} is {loss}; samples: {rows}")
-            raise TrainingDivergedError(
-                f"{name}: the loss of step {step} is {loss}; the samples of its batch are in "
-                f"{FILE_NAME}. Try a lower learning rate or --clip"
+    job, config, layout, events = worker.job, worker.job.config, worker.layout, worker.events
+    if progress.finished:
+        return progress, 0.0
+    clock = Clock(feed.order.rows, layout.batch_size, config.epochs, job.max_steps)
+    attention = Attention(config.checkpoint, worker.grid.reporter, worker.device, job.called_away)
+    losses = Losses(worker, engine, feed, progress)
+    begin = time.perf_counter() - progress.seconds
+    with Prefetch(
+        lambda step: feed.step(step, layout, worker.replica),
+        progress.step,
+        clock.steps,
+        _AHEAD_STEPS,
+        _AHEAD_BYTES,
+    ) as batches:
+        for step, micro_batches in enumerate(batches, start=progress.step):
+            rate = learning_rate(
+                config.schedule,
+                config.optimizer.lr,
+                step,
+                clock.steps,
+                feed.order.rows / layout.batch_size,
+                plateau_drops(progress.losses, config.schedule.patience),
             )
-    return losses
+            losses.add(engine.train_step(step, micro_batches, rate))
+            decision, ends = attention.after(step), clock.ends_epoch(step)
+            if ends or decision.save or clock.logs(step):
+                losses.log(rate, batches.waited)
+                events.progress(progress.network, "training", step + 1, clock.steps)
+                progress = losses.progress(progress, step + 1, time.perf_counter() - begin)
+            if ends:
+                scores = score_split(worker, engine, feed, "valid", loss)
+                log_scores(events, progress.network, step + 1, "valid", scores)
+                progress = progress.after_epoch(clock.epoch(step), scores.loss)
+                if progress.best_step == step + 1:
+                    saver.save_best(progress)
+            done = step + 1 == clock.steps or (ends and progress.exhausted(config.patience))
+            if decision.save or done:
+                progress = progress.model_copy(update={"finished": done})
+                saver.save(progress)
+                attention.saved()
+            if done:
+                break
+            if decision.leave:
+                saver.close()
+                raise CalledAwayError
+        waited = batches.waited
+    if progress.best_step is None:
+        raise TrainingDivergedError(f"{progress.network}: no epoch had a finite validation loss")
+    return progress, waited
 
 
-def log_training(
-    events: EventWriter,
-    name: str,
-    losses: Sequence[float],
-    step: int,
-    layout: BatchLayout,
-    begin: float,
-    batches: Prefetch[Any],
-) -> None:
-    """Log the mean loss since the last log, and the speed since the beginning."""
-    values = {
-        "train/loss": sum(losses) / len(losses),
-        "train/samples_per_second": step * layout.batch_size / (time.perf_counter() - begin),
-        "train/data_wait_seconds": batches.waited,
-    }
-    events.metrics(name, step, values)
+class Losses:
+    """The losses of training: read from the device now and then, judged, logged and kept."""
+
+    def __init__(self, worker: Worker, engine: Engine, feed: Feed, progress: Progress) -> None:
+        self._worker, self._engine, self._feed = worker, engine, feed
+        self._name = progress.network
+        self._step = progress.step  # of the first loss that is still on the device
+        self._fresh: list[torch.Tensor] = []
+        path = worker.job.losses(self._name)
+        self._history = LossHistory(path, self._step) if engine.is_reporter else None
+        self._begin, self._first = time.perf_counter(), self._step
+        self._noted = len(engine.guard.skipped)
+
+    def add(self, loss: torch.Tensor) -> None:
+        """Take in the loss of the next step; reading it would wait for the device."""
+        self._fresh.append(loss)
+
+    def log(self, rate: float, waited: float) -> None:
+        """Bring the losses to the host, and refuse to go on without sense.
+
+        Raises:
+            TrainingDivergedError: a loss is NaN, infinite or a spike, and is not to be skipped.
+        """
+        losses: list[float] = torch.stack(self._fresh).flatten().tolist()
+        guard = self._engine.guard
+        if not guard.active:
+            for step, loss in enumerate(losses, start=self._step):
+                if fault := guard.fault(loss):
+                    self._refuse(step, fault)
+                guard.remember([loss])
+        for step in guard.skipped[self._noted :]:
+            loss = losses[step - self._step]
+            self._note(f"skipped the update of step {step}: its loss is {loss:.4g}", step)
+        self._noted = len(guard.skipped)
+        self._step += len(losses)
+        self._fresh.clear()
+        if self._history is not None:
+            self._history.append(losses)
+        kept = [loss for loss in losses if math.isfinite(loss)]
+        layout = self._worker.layout
+        speed = (self._step - self._first) * layout.batch_size
+        values = {
+            "train/loss": sum(kept) / max(len(kept), 1),
+            "train/learning_rate": rate,
+            "train/samples_per_second": speed / (time.perf_counter() - self._begin),
+            "train/data_wait_seconds": waited,
+        }
+        if not kept:
+            del values["train/loss"]
+        self._worker.events.metrics(self._name, self._step, values)
+
+    def progress(self, progress: Progress, step: int, seconds: float) -> Progress:
+        """Return how far training is; all losses must have been logged."""
+        guard = self._engine.guard
+        return progress.model_copy(
+            update={
+                "step": step,
+                "seconds": seconds,
+                "recent": tuple(guard.recent),
+                "skipped": tuple(guard.skipped),
+            }
+        )
+
+    def _refuse(self, step: int, fault: str) -> None:
+        self._note(f"the loss of step {step} {fault}", step)
+        raise TrainingDivergedError(
+            f"{self._name}: the loss of step {step} {fault}; the samples of its batch are in "
+            f'{FILE_NAME}. Try a lower learning rate, --clip, or failure.bad_loss = "skip"'
+        )
+
+    def _note(self, text: str, step: int) -> None:
+        rows = self._feed.rows(step, self._worker.layout).tolist()
+        self._worker.events.note(self._name, f"{text}; samples: {rows}")
 
 
-def told(worker: Worker, scores: Scores | None) -> Scores:
-    """Let every worker have the scores that the reporter computed."""
-    shared = broadcast(scores, source=worker.grid.reporter)
+def plan_stages(
+    worker: Worker,
+    layers: Sequence[Layer],
+    cut: CutMethod | tuple[int, ...],
+    before: Progress | None,
+) -> StagePlan:
+    """Decide where to cut; the same on every worker, and as before where the stages are as many."""
+    config, grid = worker.job.config, worker.grid
+    if before is not None and before.is_on(grid.stages, grid.folded):
+        cut = before.cut
+
+    def plan() -> StagePlan | None:
+        if worker.rank != 0:
+            return None
+        rows = worker.data.split_rows("train")[: worker.layout.micro_batch]
+
+        def inputs() -> torch.Tensor:
+            return torch.from_numpy(worker.data.gather("sequence", rows)).to(worker.device)
+
+        return plan_network(
+            layers,
+            inputs,
+            config=config,
+            grid=grid,
+            layout=worker.layout,
+            method=cut,
+            cache=CostCache.of_user(),
+        )
+
+    decided = told(together(plan, worker.device), source=0)
+    if decided is None:
+        raise RuntimeError("rank 0 has no plan")
+    return decided
+
+
+def fresh_progress(worker: Worker, name: str, plan: StagePlan) -> Progress:
+    """Return the progress of a training that begins."""
+    return Progress(
+        network=name,
+        micro_batch=worker.layout.micro_batch,
+        stages=worker.grid.stages,
+        folded=worker.grid.folded,
+        cut=plan.cut,
+        recompute=plan.recompute,
+        method=plan.method,
+    )
+
+
+def score_split(
+    worker: Worker, engine: Engine, feed: Feed, split: str, loss: Loss, testing: str | None = None
+) -> Scores:
+    """Score a split; every worker gets the scores that the reporter computes.
+
+    Args:
+        worker: this one.
+        engine: the network.
+        feed: this worker's reader.
+        split: which one.
+        loss: mean over samples and tasks.
+        testing: name of the network, to show progress and draw curves for.
+    """
+
+    def advance(done: int, total: int) -> None:
+        if testing is not None:
+            worker.events.progress(testing, "testing", done, total)
+
+    work = evaluate(
+        engine, feed, worker.data, split, loss, curves=testing is not None, advance=advance
+    )
+    shared = told(together(work, worker.device), source=worker.grid.reporter)
     if shared is None:
         raise RuntimeError("the reporter has no scores")
     return shared
-
-
-def broadcast(value: T, source: int) -> T:
-    """Send a plain value from one worker to all."""
-    box = [value]
-    dist.broadcast_object_list(box, src=source)
-    return box[0]

@@ -16,18 +16,30 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from data_shards.hashing import key
 from data_shards.store.schema import Schema
 from trainer.layers import KeyedDropout
 
+Activations = Tensor | tuple[Tensor, ...]
+"""What passes from layer to layer: a tensor, or a fixed number of them for branches."""
+
 
 @dataclass(frozen=True)
 class Layer:
-    """One step of a network: a name for people, and a factory, so that only its owner builds it."""
+    """One step of a network, from :data:`Activations` to the same.
+
+    Attributes:
+        name: for people.
+        build: makes the module; only the stage that owns the layer calls it.
+        constants: places in the tuple it returns that carry no gradient although they are floating
+            point (masks, numbers passed through); integers and bools need no mention.
+    """
 
     name: str
     build: Callable[[], nn.Module]
+    constants: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,10 @@ def build_layer(layer: Layer, seed: int, index: int) -> nn.Module:
 
     However a network is cut, each layer starts from the same weights; the caller's generator is
     left as it was.
+
+    Raises:
+        TypeError: the layer draws random numbers of its own in training: they would depend on the
+            cut, and no checkpoint could bring them back.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, index) >> 1)
@@ -148,6 +164,13 @@ def build_layer(layer: Layer, seed: int, index: int) -> nn.Module:
     for number, part in enumerate(module.modules()):
         if isinstance(part, KeyedDropout):
             part.bind(seed, index, number)
+        elif isinstance(part, _DropoutNd) or (
+            isinstance(part, (nn.RNNBase, nn.MultiheadAttention)) and part.dropout > 0
+        ):
+            raise TypeError(
+                f"layer {layer.name!r} has a {type(part).__name__} with dropout of its own: use "
+                "trainer.layers.KeyedDropout, whose masks depend on seed, layer and sample only"
+            )
     return module
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from jobs.figures import draw_comparison, draw_pr, draw_roc, draw_stages, draw_training, save
 from jobs.record import results_table
-from trainer.cut import LayerCost
 from trainer.events import EventWriter
 from trainer.metrics import Curves, Scores, TaskScore
+from trainer.planning.costs import LayerCost
 from trainer.results import StagePlan
 
 
@@ -49,10 +49,10 @@ def test_training_is_drawn_from_the_event_log(tmp_path: Path) -> None:
 
 
 def test_stages_and_comparison_are_drawn_to_files(tmp_path: Path) -> None:
-    costs = tuple(LayerCost(name, 1e-3, 5, 8) for name in "abc")
+    costs = tuple(LayerCost(name, 1e-3, 2e-3, 5, 20, 8, 8) for name in "abc")
     plans = {
-        "danq": StagePlan(("a", "b", "c"), (5, 5, 5), (0, 2), costs),
-        "other": StagePlan(("a", "b"), (5, 5), (0,), ()),
+        "danq": StagePlan(("a", "b", "c"), (5, 5, 5), (0, 2), costs, (False, True), "measured"),
+        "other": StagePlan(("a", "b"), (5, 5), (0,), (), (False,), "given"),
     }
     figures = (draw_stages(plans), draw_comparison({"danq": scores(3), "other": scores(3)}))
     for number, figure in enumerate(figures):

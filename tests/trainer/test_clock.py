@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import math
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.clock import Clock, Patience
+from trainer.clock import Clock
 
 CLOCKS = st.builds(Clock, st.integers(1, 300), st.integers(1, 40), st.integers(1, 5))
 
@@ -31,22 +29,3 @@ def test_the_end_of_an_epoch_is_always_logged(clock: Clock) -> None:
 def test_steps_are_capped() -> None:
     assert Clock(1000, 10, 5, max_steps=7).steps == 7
     assert Clock(1000, 10, 5).steps == 500
-
-
-def test_patience_counts_epochs_without_a_better_loss() -> None:
-    patience = Patience(2)
-    verdicts = []
-    for loss in (3.0, 2.0, 2.5, 1.0, 1.0, 1.2):
-        verdicts.append((patience.improved(loss), patience.exhausted))
-    assert verdicts == [
-        (True, False),
-        (True, False),
-        (False, False),
-        (True, False),
-        (False, False),
-        (False, True),
-    ]
-
-
-def test_a_nan_loss_is_never_the_best() -> None:
-    assert not Patience(1).improved(math.nan)

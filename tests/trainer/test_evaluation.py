@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +13,53 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 from data_shards.dataset import ShardedDataset
-from tests.workers import on_workers
-from trainer.config import OptimizerConfig
+from data_shards.order import sample_order
+from tests.ranks import on_ranks
+from trainer.config import GridConfig, RunConfig
 from trainer.grid import BatchLayout, Grid
+from trainer.objective import unpack_bits
 from trainer.recipe import build_layer, shape_of
 from trainer.recipes.danq import danq_layers, loss
 
+SEED, MICRO = 3, 23  # 1,600 samples are no multiple of 2 x 23
+
+
+def evaluate_on(grid: Grid, place: Path) -> Any:
+    """Predict and score the test split, then take a step, on each rank."""
+    from trainer.engine import Engine, prepare
+    from trainer.evaluation import evaluate, predict_split
+    from trainer.feed import Feed
+    from trainer.stage import Cut
+
+    prepare("cpu")
+    data = ShardedDataset(place)
+    layers = danq_layers("small", shape_of(data.schema))
+    parts = 8 // grid.replicas
+    layout = BatchLayout(MICRO * 8, grid.replicas, parts)
+    config = RunConfig(
+        recipe="danq", seed=SEED, grid=GridConfig(stages=grid.stages, replicas=grid.replicas)
+    )
+    cut = Cut((0, 3, 5, 6), schedule="dualpipev") if grid.folded else Cut((0, 3))
+    decode = partial(unpack_bits, tasks=4)
+    engine = Engine(layers, cut, grid, layout, loss, decode, config)
+    order = sample_order(data.schema.split("train").samples, SEED)
+    feed = Feed(data, "train", order, inputs=engine.is_first, targets=engine.is_last)
+    told: list[tuple[int, int]] = []
+    logits = predict_split(engine, feed, data, "test", lambda *n: told.append(n))
+    scores = evaluate(engine, feed, data, "test", loss)()
+    # training goes on after an evaluation as if there had been none
+    first = float(engine.train_step(0, feed.step(0, layout, engine.replica), 1e-3))
+    engine.close()
+    return None if logits is None else logits.numpy(), scores and scores.plain(), told, first
+
 
 @pytest.mark.slow
+@pytest.mark.parametrize("grid", [Grid(2, 2), Grid(2, 1, folded=True)], ids=["2x2", "2x1-folded"])
 def test_every_sample_is_predicted_once_and_scored_as_scikit_learn_scores(
-    danq_data: Path, tmp_path: Path
+    grid: Grid, danq_data: Path
 ) -> None:
-    grid, seed, micro = Grid(2, 2), 3, 23  # 1,600 samples are no multiple of 2 x 23
-
-    def work() -> Any:
-        import torch.distributed as dist
-
-        from trainer.engine import Engine, prepare
-        from trainer.evaluation import evaluate, predict_split
-        from trainer.feed import Feed
-
-        prepare("cpu")
-        data = ShardedDataset(danq_data)
-        layers = danq_layers("small", shape_of(data.schema))
-        layout = BatchLayout(micro * 2 * 2, 2, 2)
-        engine = Engine(layers, (0, 3), grid, layout, loss, 4, OptimizerConfig(), seed)
-        feed = Feed(data, "train", seed, inputs=engine.is_first, targets=engine.is_last)
-        told: list[tuple[int, int]] = []
-        logits = predict_split(engine, feed, data, "test", lambda *n: told.append(n))
-        scores = evaluate(engine, feed, data, "test", loss)
-        # training goes on after an evaluation as if there had been none
-        first = float(engine.train_step(0, feed.step(0, layout, engine.replica)))
-        box: list[Any] = [None] * grid.workers
-        mine = (None if logits is None else logits.numpy(), scores and scores.plain(), told, first)
-        dist.all_gather_object(box, mine)
-        engine.close()
-        return box
-
-    results = on_workers(grid, work, tmp_path)
+    results = on_ranks(grid.workers, evaluate_on, grid, danq_data)
+    seed = SEED
     data = ShardedDataset(danq_data)
     layers = danq_layers("small", shape_of(data.schema))
     network = nn.Sequential(*(build_layer(layer, seed, i) for i, layer in enumerate(layers))).eval()
@@ -59,7 +69,7 @@ def test_every_sample_is_predicted_once_and_scored_as_scikit_learn_scores(
     labels = data.labels(rows)
     for rank, (logits, scores, told, _) in enumerate(results):
         assert told[-1] == (1600, 1600)
-        assert (logits is None) == (grid.stage(rank) == 0)
+        assert (logits is None) == (grid.stage(rank) != grid.reporter)
         assert (scores is None) == (rank != grid.reporter)
         if logits is not None:
             np.testing.assert_allclose(logits, expected, atol=1e-6)

@@ -5,7 +5,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from data_shards.errors import InputError
-from trainer.grid import BatchLayout, EvaluationLayout, Grid, choose_micro_batches, lay_out
+from trainer.grid import (
+    BatchLayout,
+    EvaluationLayout,
+    Grid,
+    choose_micro_batches,
+    lay_out,
+    same_parts,
+)
 
 SIZES = st.integers(1, 6)
 
@@ -53,20 +60,40 @@ def test_one_stage_takes_its_share_at_once() -> None:
     assert choose_micro_batches(100, 1) == 1
 
 
-@given(st.integers(1, 500), st.integers(1, 5), st.integers(1, 50), st.integers(1, 40))
+@given(
+    st.integers(1, 500),
+    st.integers(1, 5),
+    st.integers(1, 50),
+    st.integers(1, 8),
+    st.integers(8, 40),
+)
 def test_evaluation_places_hold_every_row_once_and_then_only_padding(
-    rows: int, replicas: int, micro: int, at_once: int
+    rows: int, replicas: int, micro: int, at_least: int, at_most: int
 ) -> None:
-    layout = EvaluationLayout(rows, replicas, micro)
+    layout = EvaluationLayout(rows, replicas, micro, at_least, at_most)
     places: list[int] = []
     for replica in range(replicas):
-        for first in range(0, layout.micro_batches, at_once):
-            count = min(at_once, layout.micro_batches - first)
-            start, stop = layout.places(replica, first, count)
-            assert stop - start == count * micro
+        for number in range(layout.rounds):
+            start, stop = layout.places(replica, number)
+            assert at_least * micro <= stop - start <= at_most * micro
             places += range(start, stop)
     assert places == list(range(len(places)))
-    assert rows <= len(places) < rows + micro * replicas
+    padding = max(at_least, layout.rounds) * micro * replicas
+    assert rows <= len(places) < rows + padding
+
+
+@given(st.integers(1, 12), SIZES, SIZES, SIZES)
+def test_on_another_grid_micro_batches_keep_their_size_or_it_is_no_grid_for_them(
+    micro: int, parts: int, before: int, after: int
+) -> None:
+    batch_size = micro * parts * before
+    layout = same_parts(batch_size, Grid(2, after), micro)
+    if parts * before % after:
+        assert layout is None
+    else:
+        assert layout is not None
+        assert layout.micro_batch == micro
+        assert layout.micro_batches * after == parts * before
 
 
 @given(st.integers(1, 200), st.integers(1, 4), st.integers(1, 4))
