@@ -135,6 +135,18 @@ Settings = Annotated[
         help="Any other setting, as schedule.name=cosine or optimizer.ema=0.999; repeatable.",
     ),
 ]
+InitFrom = Annotated[
+    str | None,
+    typer.Option(metavar="RUN", help="Start from the best weights of a run, or a checkpoint."),
+]
+Fresh = Annotated[
+    list[str] | None,
+    typer.Option(help="With --init-from: a layer that starts fresh all the same; repeatable."),
+]
+Freeze = Annotated[
+    list[str] | None,
+    typer.Option(help="With --init-from: a layer that stays as it is; repeatable."),
+]
 Resume = Annotated[
     str | None,
     typer.Option(
@@ -173,6 +185,9 @@ def train(
     baselines: Baselines = None,
     settings: Settings = None,
     config: Config = None,
+    init_from: InitFrom = None,
+    fresh: Fresh = None,
+    freeze: Freeze = None,
     resume: Resume = None,
     runs: Runs = Path("runs"),
     experiment: Experiment = None,
@@ -190,12 +205,13 @@ def train(
       replisome train danq --data x.zarr --size small --stages 2
       replisome train danq --data x.zarr --replicas 2 --optimizer sgd --lr 0.05
       replisome train danq --data x.zarr --set schedule.name=cosine --set optimizer.ema=0.999
+      replisome train danq --data y.zarr --init-from danq/RUN --fresh tasks --freeze conv
       replisome train danq --data x.zarr --config runs/danq/RUN/config.toml
       replisome train --resume danq/RUN --replicas 1
     The last but one repeats a run; the last goes on with one that was killed, from its newest
     checkpoint, on as many workers as there are now.
     """
-    from jobs.configure import configure, read_settings
+    from jobs.configure import configure, init_settings, read_settings
     from jobs.summary import show_run
     from jobs.train import TrainRequest
     from jobs.train import resume as resume_run
@@ -228,7 +244,8 @@ def train(
     }
 
     def work(console: Console) -> dict[str, Any]:
-        given = merge(_given(flags), read_settings(settings or []))
+        init = init_settings(init_from, fresh or [], freeze or [], runs)
+        given = merge(_given(flags), init, read_settings(settings or []))
         if resume is not None:
             if recipe or data or config or experiment or name:
                 raise InputError(
@@ -251,6 +268,28 @@ def train(
 
 
 app.command()(plan)
+
+
+@app.command()
+def export(
+    run_: Annotated[str, typer.Argument(metavar="RUN", help="Folder, EXPERIMENT/RUN, name or id.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    network: Annotated[
+        str | None, typer.Option(help="Another network of the recipe than its model.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    json_: Json = False,
+) -> None:
+    """Write a run's best weights as two files that plain PyTorch loads.
+
+    model.safetensors has the keys of an nn.Sequential of the layers; model.json says what goes in
+    and out, and where it comes from.
+
+    Example: replisome export danq/RUN --out danq-model
+    """
+    from jobs.export import export as export_run
+
+    run(json_, lambda console: export_run(run_, out, runs, network, console))
 
 
 @app.command()

@@ -10,11 +10,16 @@ from typing import Any
 from data_shards.dataset import ShardedDataset
 from data_shards.documents import parse, read_toml
 from data_shards.errors import InputError
+from jobs.runfolder import find_run_folder
+from trainer.checkpoint.format import INDEX
+from trainer.checkpoint.reader import Checkpoint
+from trainer.checkpoint.transfer import plan_transfer
 from trainer.config import RunConfig, flatten, merge, resolve
 from trainer.grid import grid_of, lay_out
+from trainer.optimizers import check_optimizer
 from trainer.planning.cut import check_cut, check_stages, plain_cut
 from trainer.planning.plan import count_parameters
-from trainer.recipe import shape_of
+from trainer.recipe import Layer, frozen, shape_of
 from trainer.recipes import get_recipe
 
 
@@ -68,6 +73,37 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     return nested
 
 
+def init_settings(
+    init_from: str | None, fresh: Sequence[str], freeze: Sequence[str], runs: Path
+) -> dict[str, Any]:
+    """Return the settings that say whose weights a training starts from.
+
+    Args:
+        init_from: a run, or the folder of a checkpoint.
+        fresh: layers that start fresh.
+        freeze: layers that stay as they are.
+        runs: the folder of all runs.
+
+    Raises:
+        InputError: no such run, it has no weights, or layers are named without it.
+    """
+    if init_from is None:
+        if fresh or freeze:
+            raise InputError(
+                "--fresh and --freeze say nothing without --init-from",
+                remedy="say --init-from RUN too",
+            )
+        return {}
+    path = Path(init_from)
+    if not (path / INDEX).is_file():
+        from jobs.export import best_weights, config_of
+
+        folder = find_run_folder(runs, init_from)
+        path = best_weights(folder, get_recipe(config_of(folder).recipe).network.name)
+    init = {"source": str(path.resolve()), "fresh": list(fresh), "freeze": list(freeze)}
+    return {"init": init}
+
+
 def continued(saved: RunConfig, flags: Mapping[str, Any]) -> RunConfig:
     """Return the configuration with which a run goes on.
 
@@ -116,11 +152,35 @@ def preflight(config: RunConfig, data: ShardedDataset) -> None:
             path=str(data.place),
             remedy=f"use --batch-size {samples} or less, or build a larger data set",
         )
+    check_optimizer(config.optimizer)
     grid = grid_of(config.grid)
     lay_out(config.batch_size, grid, config.grid.micro_batches)
     for network in recipe.networks(config.baselines):
-        parameters = count_parameters(network.layers(config.size, shape_of(schema)), config.seed)
+        layers = network.layers(config.size, shape_of(schema))
+        if network is recipe.network:
+            layers = _check_init(config, layers)
+        parameters = count_parameters(layers, config.seed)
         check_stages(parameters, grid)
         cut = config.cut_of(network is recipe.network)
         if cut != "measured":
             check_cut(plain_cut(parameters, grid.parts, cut), parameters, grid)
+
+
+def _check_init(config: RunConfig, layers: Sequence[Layer]) -> list[Layer]:
+    """Check that the weights to start from fit the layers' names; return the layers, some frozen.
+
+    Raises:
+        InputError: no checkpoint is there, or names don't fit.
+    """
+    init = config.init
+    if init.source is None:
+        return list(layers)
+    if not (Path(init.source) / INDEX).is_file():
+        raise InputError(
+            "is no folder of a checkpoint", path=init.source, remedy="say: --init-from RUN"
+        )
+    saved, names = Checkpoint.open(Path(init.source)).layers, [layer.name for layer in layers]
+    plan = plan_transfer(saved, names, skip=init.fresh, freeze=init.freeze)
+    return [
+        frozen(layer) if still else layer for layer, still in zip(layers, plan.frozen, strict=True)
+    ]

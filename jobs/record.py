@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_shards.dataset import ShardedDataset
 from data_shards.shuffling import ShuffleQuality, shuffle_quality
 from jobs import figures
+from jobs.chrome_trace import write_chrome_trace
 from jobs.cluster import Cluster, Share
+from jobs.figures_timeline import draw_timeline
 from jobs.model import assemble, log_model
 from jobs.provenance import git_commit, versions
 from jobs.runfolder import RunFolder
@@ -20,8 +23,10 @@ from trainer.config import RunConfig, flatten
 from trainer.events import FILE_NAME
 from trainer.metrics import Scores
 from trainer.results import NetworkResult, TrainJob
+from trainer.timeline import bounds, fractions, pipeline_efficiency, read_spans
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow.tracking import MlflowClient
 
 
@@ -88,12 +93,37 @@ def record_results(
         "comparison": figures.draw_comparison(scores),
         "stages": figures.draw_stages({result.network: result.plan for result in results}),
     }
+    for result in results:
+        pictures |= _timeline(client, run_id, folder, result)
     for name, figure in pictures.items():
         path = figures.save(figure, folder.figures / f"{name}.png")
         client.log_artifact(run_id, str(path), "figures")
     client.set_tag(run_id, "mlflow.note.content", results_table(scores))
     for name in ("config.toml", "plan.json", "results.json"):
         client.log_artifact(run_id, str(folder.path / name))
+
+
+def _timeline(
+    client: MlflowClient, run_id: str, folder: RunFolder, result: NetworkResult
+) -> dict[str, Figure]:
+    """Log where the time of a traced step went: fractions a stage, and a trace for browsers."""
+    name, stages = result.network, result.plan.stages
+    spans = read_spans(folder.path / "trace" / f"{name}.json")
+    if not spans:
+        return {}
+    begin, end = bounds(spans)
+    shares = {
+        rank: fractions(spans, rank, begin, end) for rank in sorted({span.rank for span in spans})
+    }
+    for rank, share in shares.items():
+        for kind, value in asdict(share).items():
+            client.log_metric(run_id, f"timeline/{name}/worker{rank}/{kind}", value)
+    if stages > 1:
+        efficiency = pipeline_efficiency(spans, stages)
+        client.log_metric(run_id, f"timeline/{name}/efficiency", efficiency)
+    path = write_chrome_trace(spans, stages, folder.path / "trace" / f"{name}.chrome.json")
+    client.log_artifact(run_id, str(path), "trace")
+    return {f"timeline_{name}": draw_timeline(spans, shares, stages, f"one step of {name}")}
 
 
 def results_table(scores: Mapping[str, Scores]) -> str:

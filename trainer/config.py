@@ -92,6 +92,16 @@ class CheckpointConfig(Document):
     keep: int = Field(2, ge=1, description="newest checkpoints kept, beside the best weights")
 
 
+class InitConfig(Document):
+    """Whose weights a training starts from."""
+
+    source: str | None = Field(
+        None, description="checkpoint folder of the weights; default: fresh ones"
+    )
+    fresh: tuple[str, ...] = Field((), description="layers that start fresh, as a new head")
+    freeze: tuple[str, ...] = Field((), description="layers that training leaves as they are")
+
+
 class FailureConfig(Document):
     """What a run does when something goes wrong."""
 
@@ -169,6 +179,7 @@ class RunConfig(Document):
     grid: GridConfig = GridConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     failure: FailureConfig = FailureConfig()
+    init: InitConfig = InitConfig()
 
     def cut_of(self, model: bool) -> CutMethod | tuple[int, ...]:
         """Return the cut in use: layer numbers are the model's, its ablations have others."""

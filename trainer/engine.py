@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from trainer.batch_norm import StepStatistics
 from trainer.config import Device, RunConfig
@@ -20,6 +21,9 @@ from trainer.objective import Decode, Objective
 from trainer.optimizers import build_optimizer, owned, owner_of, share_weights
 from trainer.recipe import Layer, Loss
 from trainer.stage import Cut, FoldedStage, Stage
+
+Fill = Callable[[Sequence[tuple[int, nn.Module]]], object]
+"""Changes the weights of layers, given with their index in the network."""
 
 
 def prepare(device: Device) -> torch.device:
@@ -102,6 +106,8 @@ class Engine:
         loss: of the last stage.
         decode: from targets as stored to targets as the loss reads them.
         config: of the run.
+        fill: puts other weights than fresh ones into the worker's layers, before anything that
+            depends on them is made.
     """
 
     def __init__(
@@ -113,6 +119,7 @@ class Engine:
         loss: Loss,
         decode: Decode,
         config: RunConfig,
+        fill: Fill | None = None,
     ) -> None:
         import deepspeed
 
@@ -120,6 +127,8 @@ class Engine:
         self.objective = Objective(loss, decode)
         kind = FoldedStage if cut.schedule == "dualpipev" else Stage
         self.stage = kind(layers, cut, grid, layout, self.objective, config.precision, config.seed)
+        if fill is not None:
+            fill(self.stage.local_layers())
         named = [
             (f"{index}.{name}", weight)
             for index, module in self.stage.local_layers()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -21,34 +22,34 @@ import torch.distributed as dist
 from data_shards.dataset import ShardedDataset
 from data_shards.prefetch import Prefetch
 from trainer.attention import Attention
+from trainer.checkpoint.reader import Checkpoint
+from trainer.checkpoint.transfer import load_for_transfer
 from trainer.clock import Clock
-from trainer.config import CutMethod
-from trainer.engine import Engine, prepare
+from trainer.config import CutMethod, InitConfig
+from trainer.engine import Engine, Fill, prepare
 from trainer.evaluation import evaluate
 from trainer.events import FILE_NAME, EventWriter, log_scores
 from trainer.feed import Feed
 from trainer.grid import BatchLayout, Grid
-from trainer.history import LossHistory, read_losses
+from trainer.history import read_losses
 from trainer.learning_rate import learning_rate, plateau_drops
+from trainer.loss_log import LossLog, TrainingDivergedError
 from trainer.losses import build_loss
 from trainer.metrics import Scores
 from trainer.objective import unpack_bits
 from trainer.planning.costs import CostCache
 from trainer.planning.plan import plan_network
 from trainer.progress import Progress
-from trainer.recipe import Layer, Loss, Network, shape_of
+from trainer.recipe import Layer, Loss, Network, frozen, shape_of
 from trainer.recipes import get_recipe
 from trainer.results import Fit, NetworkResult, Outcome, StagePlan, TrainJob
 from trainer.saving import Saver, latest
 from trainer.stage import Cut
 from trainer.system import SystemSampler
 from trainer.together import together, told
+from trainer.traced import TracedStep
 
 _AHEAD_STEPS, _AHEAD_BYTES = 8, 512 << 20  # read ahead, at most
-
-
-class TrainingDivergedError(RuntimeError):
-    """A loss is NaN, infinite or a spike; the message has the step, the log its samples."""
 
 
 class CalledAwayError(Exception):
@@ -119,6 +120,8 @@ def train_network(
     begin = time.perf_counter()
     job, config, data, events = worker.job, worker.job.config, worker.data, worker.events
     layers = network.layers(config.size, shape_of(data.schema))
+    init = config.init if network is get_recipe(config.recipe).network else InitConfig()
+    layers = [frozen(layer) if layer.name in init.freeze else layer for layer in layers]
     saved = latest(job, network.name, worker.device, partial(events.note, network.name))
     plan = plan_stages(worker, layers, cut, saved.progress if saved else None)
     engine = Engine(
@@ -129,6 +132,7 @@ def train_network(
         loss,
         partial(unpack_bits, tasks=len(data.schema.tasks)),
         config,
+        fill=None if saved else start_from(init, plan.layers),
     )
     order = job.order(data.schema.split("train").samples)
     feed = Feed(
@@ -186,7 +190,9 @@ def fit(
         return progress, 0.0
     clock = Clock(feed.order.rows, layout.batch_size, config.epochs, job.max_steps)
     attention = Attention(config.checkpoint, worker.grid.reporter, worker.device, job.called_away)
-    losses = Losses(worker, engine, feed, progress)
+    trace = job.trace(progress.network)
+    traced = TracedStep(engine, worker.device, trace, progress.step, clock.steps)
+    losses = LossLog(job, engine, feed, events, progress)
     begin = time.perf_counter() - progress.seconds
     with Prefetch(
         lambda step: feed.step(step, layout, worker.replica),
@@ -204,7 +210,8 @@ def fit(
                 feed.order.rows / layout.batch_size,
                 plateau_drops(progress.losses, config.schedule.patience),
             )
-            losses.add(engine.train_step(step, micro_batches, rate))
+            with traced.around(step):
+                losses.add(engine.train_step(step, micro_batches, rate))
             decision, ends = attention.after(step), clock.ends_epoch(step)
             if ends or decision.save or clock.logs(step):
                 losses.log(rate, batches.waited)
@@ -230,81 +237,6 @@ def fit(
     if progress.best_step is None:
         raise TrainingDivergedError(f"{progress.network}: no epoch had a finite validation loss")
     return progress, waited
-
-
-class Losses:
-    """The losses of training: read from the device now and then, judged, logged and kept."""
-
-    def __init__(self, worker: Worker, engine: Engine, feed: Feed, progress: Progress) -> None:
-        self._worker, self._engine, self._feed = worker, engine, feed
-        self._name = progress.network
-        self._step = progress.step  # of the first loss that is still on the device
-        self._fresh: list[torch.Tensor] = []
-        path = worker.job.losses(self._name)
-        self._history = LossHistory(path, self._step) if engine.is_reporter else None
-        self._begin, self._first = time.perf_counter(), self._step
-        self._noted = len(engine.guard.skipped)
-
-    def add(self, loss: torch.Tensor) -> None:
-        """Take in the loss of the next step; reading it would wait for the device."""
-        self._fresh.append(loss)
-
-    def log(self, rate: float, waited: float) -> None:
-        """Bring the losses to the host, and refuse to go on without sense.
-
-        Raises:
-            TrainingDivergedError: a loss is NaN, infinite or a spike, and is not to be skipped.
-        """
-        losses: list[float] = torch.stack(self._fresh).flatten().tolist()
-        guard = self._engine.guard
-        if not guard.active:
-            for step, loss in enumerate(losses, start=self._step):
-                if fault := guard.fault(loss):
-                    self._refuse(step, fault)
-                guard.remember([loss])
-        for step in guard.skipped[self._noted :]:
-            loss = losses[step - self._step]
-            self._note(f"skipped the update of step {step}: its loss is {loss:.4g}", step)
-        self._noted = len(guard.skipped)
-        self._step += len(losses)
-        self._fresh.clear()
-        if self._history is not None:
-            self._history.append(losses)
-        kept = [loss for loss in losses if math.isfinite(loss)]
-        layout = self._worker.layout
-        speed = (self._step - self._first) * layout.batch_size
-        values = {
-            "train/loss": sum(kept) / max(len(kept), 1),
-            "train/learning_rate": rate,
-            "train/samples_per_second": speed / (time.perf_counter() - self._begin),
-            "train/data_wait_seconds": waited,
-        }
-        if not kept:
-            del values["train/loss"]
-        self._worker.events.metrics(self._name, self._step, values)
-
-    def progress(self, progress: Progress, step: int, seconds: float) -> Progress:
-        """Return how far training is; all losses must have been logged."""
-        guard = self._engine.guard
-        return progress.model_copy(
-            update={
-                "step": step,
-                "seconds": seconds,
-                "recent": tuple(guard.recent),
-                "skipped": tuple(guard.skipped),
-            }
-        )
-
-    def _refuse(self, step: int, fault: str) -> None:
-        self._note(f"the loss of step {step} {fault}", step)
-        raise TrainingDivergedError(
-            f"{self._name}: the loss of step {step} {fault}; the samples of its batch are in "
-            f'{FILE_NAME}. Try a lower learning rate, --clip, or failure.bad_loss = "skip"'
-        )
-
-    def _note(self, text: str, step: int) -> None:
-        rows = self._feed.rows(step, self._worker.layout).tolist()
-        self._worker.events.note(self._name, f"{text}; samples: {rows}")
 
 
 def plan_stages(
@@ -340,6 +272,16 @@ def plan_stages(
     if decided is None:
         raise RuntimeError("rank 0 has no plan")
     return decided
+
+
+def start_from(init: InitConfig, layers: Sequence[str]) -> Fill | None:
+    """Return what loads the weights that a training starts from, if not from fresh ones."""
+    if init.source is None:
+        return None
+    checkpoint = Checkpoint.open(Path(init.source))
+    return lambda local: load_for_transfer(
+        checkpoint, layers, local, skip=init.fresh, freeze=init.freeze
+    )
 
 
 def fresh_progress(worker: Worker, name: str, plan: StagePlan) -> Progress:

@@ -8,7 +8,7 @@ which baselines; default hyper-parameters. See ``trainer/recipes/danq.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -172,6 +172,11 @@ def build_layer(layer: Layer, seed: int, index: int) -> nn.Module:
                 "trainer.layers.KeyedDropout, whose masks depend on seed, layer and sample only"
             )
     return module
+
+
+def frozen(layer: Layer) -> Layer:
+    """Return the layer without anything to train."""
+    return replace(layer, build=lambda: layer.build().requires_grad_(False))
 
 
 def trainable(module: nn.Module) -> int:

@@ -107,6 +107,10 @@ class TrainJob:
         """Where the networks' states are."""
         return self.run_folder / "checkpoints"
 
+    def trace(self, network: str) -> Path:
+        """Where the spans of a network's traced step are."""
+        return self.run_folder / "trace" / f"{network}.json"
+
     def losses(self, network: str) -> Path:
         """Where the loss of each step of a network is."""
         return self.run_folder / "losses" / f"{network}.f64"

@@ -8,12 +8,14 @@ engine that is not traced runs DeepSpeed's code and nothing else.
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -300,3 +302,16 @@ def _event() -> torch.cuda.Event:
     event = torch.cuda.Event(enable_timing=True)
     event.record()
     return event
+
+
+def write_spans(spans: Sequence[Span], path: Path) -> None:
+    """Write the spans of a trace as JSON, into a folder that is made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([asdict(span) for span in spans]))
+
+
+def read_spans(path: Path) -> tuple[Span, ...]:
+    """Read the spans of a trace; none if there is no such file."""
+    if not path.is_file():
+        return ()
+    return tuple(Span(**values) for values in json.loads(path.read_text()))

@@ -1,0 +1,95 @@
+"""The losses of training: read from the device now and then, judged, logged and kept."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from trainer.engine import Engine
+from trainer.events import FILE_NAME, EventWriter
+from trainer.feed import Feed
+from trainer.history import LossHistory
+from trainer.progress import Progress
+from trainer.results import TrainJob
+
+
+class TrainingDivergedError(RuntimeError):
+    """A loss is NaN, infinite or a spike; the message has the step, the log its samples."""
+
+
+class LossLog:
+    """The losses of training: read from the device now and then, judged, logged and kept."""
+
+    def __init__(
+        self, job: TrainJob, engine: Engine, feed: Feed, events: EventWriter, progress: Progress
+    ) -> None:
+        self._layout, self._engine, self._feed, self._events = job.layout, engine, feed, events
+        self._name = progress.network
+        self._step = progress.step  # of the first loss that is still on the device
+        self._fresh: list[torch.Tensor] = []
+        path = job.losses(self._name)
+        self._history = LossHistory(path, self._step) if engine.is_reporter else None
+        self._begin, self._first = time.perf_counter(), self._step
+        self._noted = len(engine.guard.skipped)
+
+    def add(self, loss: torch.Tensor) -> None:
+        """Take in the loss of the next step; reading it would wait for the device."""
+        self._fresh.append(loss)
+
+    def log(self, rate: float, waited: float) -> None:
+        """Bring the losses to the host, and refuse to go on without sense.
+
+        Raises:
+            TrainingDivergedError: a loss is NaN, infinite or a spike, and is not to be skipped.
+        """
+        losses: list[float] = torch.stack(self._fresh).flatten().tolist()
+        guard = self._engine.guard
+        if not guard.active:
+            for step, loss in enumerate(losses, start=self._step):
+                if fault := guard.fault(loss):
+                    self._refuse(step, fault)
+                guard.remember([loss])
+        for step in guard.skipped[self._noted :]:
+            loss = losses[step - self._step]
+            self._note(f"skipped the update of step {step}: its loss is {loss:.4g}", step)
+        self._noted = len(guard.skipped)
+        self._step += len(losses)
+        self._fresh.clear()
+        if self._history is not None:
+            self._history.append(losses)
+        kept = [loss for loss in losses if math.isfinite(loss)]
+        speed = (self._step - self._first) * self._layout.batch_size
+        values = {
+            "train/loss": sum(kept) / max(len(kept), 1),
+            "train/learning_rate": rate,
+            "train/samples_per_second": speed / (time.perf_counter() - self._begin),
+            "train/data_wait_seconds": waited,
+        }
+        if not kept:
+            del values["train/loss"]
+        self._events.metrics(self._name, self._step, values)
+
+    def progress(self, progress: Progress, step: int, seconds: float) -> Progress:
+        """Return how far training is; all losses must have been logged."""
+        guard = self._engine.guard
+        return progress.model_copy(
+            update={
+                "step": step,
+                "seconds": seconds,
+                "recent": tuple(guard.recent),
+                "skipped": tuple(guard.skipped),
+            }
+        )
+
+    def _refuse(self, step: int, fault: str) -> None:
+        self._note(f"the loss of step {step} {fault}", step)
+        raise TrainingDivergedError(
+            f"{self._name}: the loss of step {step} {fault}; the samples of its batch are in "
+            f'{FILE_NAME}. Try a lower learning rate, --clip, or failure.bad_loss = "skip"'
+        )
+
+    def _note(self, text: str, step: int) -> None:
+        rows = self._feed.rows(step, self._layout).tolist()
+        self._events.note(self._name, f"{text}; samples: {rows}")
