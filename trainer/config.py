@@ -163,7 +163,10 @@ class RunConfig(Document):
     )
     epochs: int = Field(60, ge=1, description="passes over the training split, at most")
     patience: int = Field(
-        5, ge=1, description="stop after so many epochs without a lower validation loss"
+        5, ge=1, description="stop after so many epochs without a better validation"
+    )
+    monitor: Literal["loss", "auroc", "aupr"] = Field(
+        "loss", description="what of the validation says which epoch is best"
     )
     shuffle: Shuffle = Field(
         "blocks",

@@ -45,6 +45,8 @@ class EventWriter:
     """Appends events to a file; a None path swallows them, for workers that do not report."""
 
     def __init__(self, path: Path | None) -> None:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
         self._stream = path.open("a", encoding="utf-8") if path is not None else None
         if path is not None and _ends_within_a_line(path):
             self._write_text("\n")  # a writer was killed; readers pass over its last line

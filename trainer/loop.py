@@ -220,7 +220,7 @@ def fit(
             if ends:
                 scores = score_split(worker, engine, feed, "valid", loss)
                 log_scores(events, progress.network, step + 1, "valid", scores)
-                progress = progress.after_epoch(clock.epoch(step), scores.loss)
+                progress = progress.after_epoch(clock.epoch(step), scores.badness(config.monitor))
                 if progress.best_step == step + 1:
                     saver.save_best(progress)
             done = step + 1 == clock.steps or (ends and progress.exhausted(config.patience))
@@ -235,7 +235,9 @@ def fit(
                 raise CalledAwayError
         waited = batches.waited
     if progress.best_step is None:
-        raise TrainingDivergedError(f"{progress.network}: no epoch had a finite validation loss")
+        raise TrainingDivergedError(
+            f"{progress.network}: no epoch had a finite validation {config.monitor}"
+        )
     return progress, waited
 
 

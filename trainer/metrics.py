@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,10 @@ class Scores:
     def aupr(self) -> float:
         """Mean over the tasks that have one."""
         return _mean([score.aupr for score in self.tasks])
+
+    def badness(self, monitor: Literal["loss", "auroc", "aupr"]) -> float | None:
+        """Return what shall become lower: the loss, or the negative of a mean score."""
+        return {"loss": self.loss, "auroc": -self.auroc, "aupr": -self.aupr}[monitor]
 
     def plain(self) -> dict[str, Any]:
         """Return everything but the curves as plain values; undefined scores are None."""
