@@ -17,6 +17,7 @@ from trainer.config import Device, RunConfig
 from trainer.ema import ExponentialAverage
 from trainer.grid import BatchLayout, Grid
 from trainer.guard import LossGuard
+from trainer.host_memory import keep_freed_memory
 from trainer.objective import Decode, Objective
 from trainer.optimizers import build_optimizer, owned, owner_of, share_weights
 from trainer.recipe import Layer, Loss
@@ -42,6 +43,7 @@ def prepare(device: Device) -> torch.device:
     backend = "gloo" if device == "cpu" else "nccl"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
     if device == "cpu":
+        keep_freed_memory()
         return torch.device("cpu")
     index = int(os.environ["LOCAL_RANK"])
     torch.cuda.set_device(index)
