@@ -26,6 +26,8 @@ COMMANDS = (
     ("recipes", "list"),
     ("recipes", "show"),
     ("train",),
+    ("plan",),
+    ("export",),
     ("demo",),
     ("ui",),
 )

@@ -61,8 +61,8 @@ def test_the_runs_folder_is_as_documented(demo: Demo) -> None:
     assert folder.parent == (demo.runs / "danq").resolve()
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "config.toml", "plan.json", "results.json", "metrics.jsonl",
-        "checkpoints", "figures", "log",
+        "config.toml", "plan.json", "results.json", "metrics.jsonl", "run.json", "lock",
+        "micro-batch", "checkpoints", "figures", "log", "losses", "trace",
     }  # fmt: skip
     config = tomllib.loads((folder / "config.toml").read_text())
     assert config["grid"]["stages"] == 2
@@ -72,8 +72,8 @@ def test_the_runs_folder_is_as_documented(demo: Demo) -> None:
     assert len(plan["danq"]["costs"]) == 7
     results = json.loads((folder / "results.json").read_text())
     assert results == demo.result["metrics"]
-    kept = [path.name for path in (folder / "checkpoints" / "danq").iterdir()]
-    assert kept == [f"epoch-{plan['danq']['best_epoch']:04d}"]
+    [kept] = (folder / "checkpoints" / "danq" / "best").glob("step-*")
+    assert kept.name == plan["danq"]["weights"]
     for path in (folder / "figures").iterdir():
         assert path.read_bytes().startswith(b"\x89PNG")
 
@@ -105,8 +105,16 @@ def test_mlflow_has_the_whole_run(demo: Demo) -> None:
     figures = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "figures")}
     assert figures == {
         f"figures/{name}.png"
-        for name in ("training", "roc", "precision_recall", "comparison", "stages")
-    }
+        for name in (
+            "training", "roc", "precision_recall", "comparison", "stages", "timeline_danq",
+            "timeline_danq-no-lstm",
+        )
+    }  # fmt: skip
+    shares = [
+        run.data.metrics[f"timeline/danq/worker1/{kind}"]
+        for kind in ("compute", "wait", "load", "reduce", "optimizer", "bubble")
+    ]
+    assert sum(shares) == pytest.approx(1)
 
 
 def test_mlflow_has_the_curves_of_the_event_log(demo: Demo) -> None:
