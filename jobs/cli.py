@@ -14,6 +14,7 @@ import typer
 from data_shards.errors import InputError
 from jobs.cli_data import data_app
 from jobs.cli_plan import plan
+from jobs.cli_trained import evaluate, export, predict
 from jobs.command import Json, RecipeName, failed, run
 from jobs.console import Console
 
@@ -268,28 +269,8 @@ def train(
 
 
 app.command()(plan)
-
-
-@app.command()
-def export(
-    run_: Annotated[str, typer.Argument(metavar="RUN", help="Folder, EXPERIMENT/RUN, name or id.")],
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
-    network: Annotated[
-        str | None, typer.Option(help="Another network of the recipe than its model.")
-    ] = None,
-    runs: Runs = Path("runs"),
-    json_: Json = False,
-) -> None:
-    """Write a run's best weights as two files that plain PyTorch loads.
-
-    model.safetensors has the keys of an nn.Sequential of the layers; model.json says what goes in
-    and out, and where it comes from.
-
-    Example: replisome export danq/RUN --out danq-model
-    """
-    from jobs.export import export as export_run
-
-    run(json_, lambda console: export_run(run_, out, runs, network, console))
+for command in (export, evaluate, predict):
+    app.command()(command)
 
 
 @app.command()

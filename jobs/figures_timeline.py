@@ -114,7 +114,7 @@ def _draw_table(axes: Axes, fractions: Mapping[int, Fractions]) -> None:
         )
         for row, parts in fractions.items():
             value = 100 * getattr(parts, name)
-            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=9)
+            axes.text(column, row, f"{value + 0.0:.1f}", ha="center", va="center", fontsize=9)
     axes.axis("off")
 
 

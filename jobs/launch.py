@@ -7,28 +7,31 @@ as fit, in micro-batches of the same size, so that the losses go on as if nothin
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from data_shards.errors import InputError
 from jobs.cluster import Share
-from jobs.nodes import most_replicas, nodes, place, responding, selector
+from jobs.lost import WorkersLostError, cause_of, sign_in
+from jobs.nodes import Node, most_replicas, nodes, place, responding, selector
 from jobs.watch import Watch
 from trainer.grid import Grid, same_parts
 from trainer.results import NetworkResult, Outcome, TrainJob
-from trainer.together import OtherWorkerError
 
 _LOOK = 1.0  # seconds between two looks for lost nodes that are back
 _WAIT = 600.0  # seconds that a run without a single replica waits for nodes
 
+_HANG = 120.0  # seconds
+
 Say = Callable[[str], None]
-
-
-class WorkersLostError(Exception):
-    """Workers were lost: by a signal, with their node, or silent for too long."""
+J = TypeVar("J")
+R = TypeVar("R")
 
 
 def _work(job: TrainJob) -> Outcome:
@@ -37,7 +40,9 @@ def _work(job: TrainJob) -> Outcome:
     return run_worker(job)
 
 
-def launch(job: TrainJob, workers: Share, log: Path, say: Say) -> list[NetworkResult]:
+def launch(
+    job: TrainJob, workers: Share, log: Path, say: Say, wait: float = _WAIT
+) -> list[NetworkResult]:
     """Run the training loop on the connected cluster until it is through.
 
     Args:
@@ -45,17 +50,29 @@ def launch(job: TrainJob, workers: Share, log: Path, say: Say) -> list[NetworkRe
         workers: what each worker gets.
         log: where Ray Train keeps its own files.
         say: told what was lost, and how the run goes on.
+        wait: seconds to wait for nodes while there is no room for a single replica.
 
     Raises:
         Exception: what made a worker fail, as it was raised there.
-        WorkersLostError: workers were lost again and again, without a step in between.
+        WorkersLostError: workers were lost again and again, without a checkpoint in between.
+        InputError: there was no room for a replica for too long.
     """
     wanted, attempt, lost_in_a_row = job.grid, 0, 0
+    mute: set[str] = set()
+    found = responding(mute, say)
     while True:
         before = job.progress_made()
         try:
             with Watch(job, wanted, workers.resources) as watch:
-                outcome = _fit(job, workers, log / f"ray-{attempt}")
+                outcome = run_group(
+                    _work,
+                    job,
+                    job.grid,
+                    workers,
+                    log / f"ray-{attempt}",
+                    found=found,
+                    hang_seconds=job.config.failure.hang_seconds,
+                )
             if outcome.results is not None:
                 return outcome.results
             lost_in_a_row = 0
@@ -64,36 +81,67 @@ def launch(job: TrainJob, workers: Share, log: Path, say: Say) -> list[NetworkRe
             lost_in_a_row = 0 if job.progress_made() != before else lost_in_a_row
             lost_in_a_row += 1
             if lost_in_a_row > job.config.failure.restarts:
-                raise
+                raise WorkersLostError(_gave_up(job, error)) from error
             say(f"{error}; starting again from the last checkpoint")
         attempt += 1
-        job = job.on(_grid_that_fits(job, wanted, workers.resources, say), attempt)
+        look = partial(responding, mute, say)
+        grid, found = _room(job, wanted, workers.resources, look, say, wait)
+        job = job.on(grid, attempt)
 
 
-def _fit(job: TrainJob, workers: Share, storage: Path) -> Outcome:
-    """Run one worker group to its end."""
-    from ray.train import FailureConfig, ScalingConfig
-    from ray.train import RunConfig as RayRunConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+def run_group(
+    work: Callable[[J], R],
+    job: J,
+    grid: Grid,
+    workers: Share,
+    storage: Path,
+    *,
+    found: Sequence[Node] | None = None,
+    hang_seconds: float = _HANG,
+) -> R:
+    """Run a function on the workers of a grid, once.
+
+    Args:
+        work: what each worker does; its process group is up.
+        job: what it is told.
+        grid: the workers; the stages of a replica sit together where they can.
+        workers: what each worker gets.
+        storage: folder for Ray Train's own files and for ours about the workers.
+        found: the nodes to use; by default those that Ray takes for alive.
+        hang_seconds: a worker that is silent for so long counts as lost.
+
+    Returns:
+        What the worker of rank 0 returned.
+
+    Raises:
+        Exception: what made a worker fail, as it was raised there.
+        WorkersLostError: workers were lost, or could not be started.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 
-    found = nodes()
-    places = place(found, workers.resources, job.grid) if len(found) > 1 else None
+    from jobs.group import process_group  # and Ray with it, which reads its settings on import
+
+    found = nodes() if found is None else found
+    places = place(found, workers.resources, grid) if len(found) > 1 else None
+
+    def signed_in(job: J) -> R:
+        sign_in(storage)
+        return work(job)
+
     trainer = TorchTrainer(
-        _work,
+        signed_in,
         train_loop_config=job,
-        torch_config=TorchConfig(
-            backend="gloo" if workers.device == "cpu" else "nccl",
-            timeout_s=int(max(1, job.config.failure.hang_seconds)),
-        ),
+        torch_config=process_group(workers.device, hang_seconds),
         scaling_config=ScalingConfig(
-            num_workers=job.grid.workers,
+            num_workers=grid.workers,
             use_gpu=workers.device == "gpu",
             resources_per_worker=workers.resources,
             placement_strategy="PACK",
             label_selector=[selector(node) for node in places] if places else None,
         ),
-        run_config=RayRunConfig(
+        run_config=RunConfig(
             name="ray",
             storage_path=str(storage),
             failure_config=FailureConfig(
@@ -102,40 +150,77 @@ def _fit(job: TrainJob, workers: Share, storage: Path) -> Outcome:
         ),
     )
     try:
-        with _own_interrupt():
-            outcome: Outcome = trainer.fit().return_value
+        with _own_interrupt(), _time_limit(hang_seconds):
+            returned: R = trainer.fit().return_value
     except WorkerGroupError as error:
-        raise _cause(error.worker_failures) from error
+        raise cause_of(error.worker_failures, grid, hang_seconds, storage) from error
     except (ControllerError, PreemptionError) as error:
-        raise WorkersLostError(f"the workers could not be started or held: {error}") from error
-    return outcome
+        first = str(getattr(error, "controller_failure", error)).strip().splitlines()[0]
+        raise WorkersLostError(f"the workers could not be started: {first[:200]}") from error
+    return returned
 
 
-def _grid_that_fits(job: TrainJob, wanted: Grid, need: Mapping[str, float], say: Say) -> Grid:
+def _room(
+    job: TrainJob,
+    wanted: Grid,
+    need: Mapping[str, float],
+    look: Callable[[], list[Node]],
+    say: Say,
+    wait: float,
+) -> tuple[Grid, list[Node]]:
     """Return the wanted grid with as many replicas as fit now; waits while not even one does.
+
+    Returns:
+        The grid, and the nodes that answer.
 
     Raises:
         InputError: for too long there was no room for one replica.
     """
-    deadline = time.monotonic() + _WAIT
+    deadline = time.monotonic() + wait
     waiting = False
     while True:
-        room = most_replicas(responding(), need, wanted.stages)
+        found = look()
+        room = most_replicas(found, need, wanted.stages)
         for replicas in range(min(room, wanted.replicas), 0, -1):
             grid = Grid(wanted.stages, replicas, wanted.folded)
             if same_parts(job.config.batch_size, grid, job.layout.micro_batch) is not None:
                 if replicas < wanted.replicas:
                     say(f"{replicas} of {wanted.replicas} replicas go on, with the same batch")
-                return grid
+                return grid, found
         if time.monotonic() > deadline:
             raise InputError(
                 f"there is no room for the {wanted.stages} worker(s) of one replica",
-                remedy="bring nodes back, then: replisome train --resume " + str(job.run_folder),
+                remedy=f"bring nodes back, then: replisome train --resume {job.run_folder}",
             )
         if not waiting:
-            say(f"no room for a replica: waiting for nodes, {_WAIT / 60:.0f} minutes at most")
+            say(f"no room for a replica: waiting for nodes, {wait:g} s at most")
         waiting = True
         time.sleep(_LOOK)
+
+
+def _gave_up(job: TrainJob, error: WorkersLostError) -> str:
+    restarts = job.config.failure.restarts
+    tried = f"{restarts} restarts" if restarts != 1 else "a restart"
+    after = f", and {tried} brought no new checkpoint" if restarts else ""
+    return (
+        f"{error}{after}. When the cause is gone: replisome train --resume {job.run_folder} "
+        "(failure.restarts says how often to try, checkpoint.seconds how often to save)"
+    )
+
+
+@contextmanager
+def _time_limit(hang_seconds: float) -> Iterator[None]:
+    """Tell Ray Train, which reads its environment, when a worker that is silent counts as lost."""
+    name = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
+    before = os.environ.get(name)
+    os.environ[name] = f"{hang_seconds:g}"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextmanager
@@ -148,36 +233,3 @@ def _own_interrupt() -> Iterator[None]:
         raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGINT, handler)
-
-
-_SIGNS_OF_LOSS = ("onnection", "Timed out", "timed out", "Socket", "NCCL", "closed by peer")
-
-
-def _cause(failures: Mapping[int, Exception]) -> BaseException:
-    """Pick, of what the workers raised, the error that is not a consequence of another's.
-
-    A worker that died raised nothing; its peers say that they lost it.
-    """
-    from ray.exceptions import RayError
-
-    causes: dict[int, BaseException] = {}
-    for rank, failure in failures.items():
-        inner: BaseException = failure
-        while inner.__cause__ is not None:
-            inner = inner.__cause__
-        causes[rank] = inner
-    own = [
-        cause
-        for cause in causes.values()
-        if not isinstance(cause, RayError)
-        and not isinstance(cause, OtherWorkerError)
-        and not (isinstance(cause, RuntimeError) and any(s in str(cause) for s in _SIGNS_OF_LOSS))
-        and "ealthCheck" not in type(cause).__name__
-    ]
-    if own:
-        return own[0]
-    gone = [rank for rank, cause in causes.items() if isinstance(cause, RayError)]
-    if gone:
-        return WorkersLostError(f"lost worker(s) {', '.join(map(str, sorted(gone)))}")
-    first = next(iter(causes.values()))
-    return WorkersLostError(f"workers lost each other ({str(first).splitlines()[0][:200]})")

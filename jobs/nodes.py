@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from trainer.grid import Grid
 
 _LABEL = "ray.io/node-id"
-_ANSWER = 3.0  # seconds that a living node may take to run nothing
-_DEATH = 60.0  # seconds until Ray has noticed that a node is gone, at most
+_ANSWER = 2.0  # seconds that a living node may take to answer
+_ASKED = 2  # times a node is asked before it counts as mute
+_AT_ONCE = 64  # nodes asked at the same time
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,14 @@ class Node:
     Attributes:
         id: Ray's.
         resources: by name; all of them, or the free ones.
+        address: its network address.
+        port: where its Ray listens.
     """
 
     id: str
     resources: Mapping[str, float]
+    address: str = ""
+    port: int = 0
 
     def fits(self, need: Mapping[str, float]) -> int:
         """How many workers that need this much fit."""
@@ -31,14 +37,9 @@ class Node:
             int(self.resources.get(name, 0.0) / amount + 1e-6) for name, amount in need.items()
         )
 
-    @property
-    def selector(self) -> dict[str, str]:
-        """Ray's label selector of this node."""
-        return {_LABEL: self.id}
-
 
 def nodes(*, free: bool = False) -> list[Node]:
-    """Return the nodes that are alive and not about to be taken away.
+    """Return the nodes that Ray takes for alive and that are not about to be taken away.
 
     Args:
         free: with the resources that nobody uses now, instead of all.
@@ -49,7 +50,12 @@ def nodes(*, free: bool = False) -> list[Node]:
     leaving = draining()
     unused = available_resources_per_node() if free else {}
     return [
-        Node(node["NodeID"], unused.get(node["NodeID"], {}) if free else node["Resources"])
+        Node(
+            node["NodeID"],
+            unused.get(node["NodeID"], {}) if free else node["Resources"],
+            node["NodeManagerAddress"],
+            node["NodeManagerPort"],
+        )
         for node in ray.nodes()
         if node["Alive"] and node["NodeID"] not in leaving
     ]
@@ -63,63 +69,41 @@ def draining() -> set[str]:
     return set(ray._private.state.state.get_draining_nodes() or {})
 
 
-def responding() -> list[Node]:
-    """Return the nodes that answer; waits until Ray has noticed the death of those that don't.
+def responding(mute_before: set[str], say: Callable[[str], None]) -> list[Node]:
+    """Return the nodes that answer.
 
-    A node that was lost a second ago still counts as alive for Ray (for 15 s by default), and
-    workers placed on it would be waited for.
+    A node that was lost a second ago still counts as alive for Ray (for 15 s or more by default).
+    Workers placed on it would be waited for, so nothing is placed on a node that does not answer.
+
+    Args:
+        mute_before: ids of nodes that are known not to answer; those found now are added.
+        say: told of new ones.
     """
-    import ray
-
-    deadline = time.monotonic() + _DEATH
-    while True:
-        found = nodes()
-        mute = {node.id for node in found} - _answering(found)
-        if not mute or time.monotonic() > deadline:
-            return [node for node in found if node.id not in mute]
-        while time.monotonic() < deadline:
-            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-            if not mute & alive:
-                break
-            time.sleep(0.2)
-            if mute & alive and (mute & alive) <= _answering(
-                [node for node in found if node.id in mute & alive]
-            ):
-                break  # it was only slow
+    found = nodes()
+    mute = found
+    for _ in range(_ASKED):
+        answered = answering(mute)
+        mute = [node for node in mute if node.id not in answered]
+    for node in mute:
+        if node.id not in mute_before:
+            say(f"node {node.address} ({node.id[:8]}) does not answer")
+            mute_before.add(node.id)
+    return [node for node in found if node not in mute]
 
 
-def _answering(found: Sequence[Node]) -> set[str]:
-    """Return those nodes that run an empty task soon."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = ray.get_runtime_context().get_node_id()
-
-    answer = ray.remote(num_cpus=0, max_retries=0)(_answer)
-    asked = {
-        answer.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
-        ).remote(): node.id
-        for node in found
-        if node.id != here
-    }
-    answered = {node.id for node in found if node.id == here}
-    if not asked:
-        return answered
-    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER)
-    for reference in late:
-        ray.cancel(reference, force=True)
-    for reference in ready:
-        try:
-            ray.get(reference)
-        except ray.exceptions.RayError:
-            continue  # the node went away meanwhile
-        answered.add(asked[reference])
-    return answered
+def answering(asked: Sequence[Node]) -> set[str]:
+    """Return those nodes whose Ray takes a connection, by id."""
+    with ThreadPoolExecutor(max(1, min(len(asked), _AT_ONCE))) as pool:
+        answers = list(pool.map(_answers, asked))
+    return {node.id for node, answered in zip(asked, answers, strict=True) if answered}
 
 
-def _answer() -> None:
-    """Do nothing, on another node."""
+def _answers(node: Node) -> bool:
+    try:
+        with socket.create_connection((node.address, node.port), timeout=_ANSWER):
+            return True
+    except OSError:
+        return False
 
 
 def most_replicas(found: Sequence[Node], need: Mapping[str, float], stages: int) -> int:
@@ -128,7 +112,7 @@ def most_replicas(found: Sequence[Node], need: Mapping[str, float], stages: int)
 
 
 def place(found: Sequence[Node], need: Mapping[str, float], grid: Grid) -> list[str] | None:
-    """Choose a node for each worker, so that the stages of a replica sit together.
+    """Choose a node for each worker; the stages of a replica sit together where they can.
 
     Args:
         found: nodes with what they have.
@@ -136,14 +120,17 @@ def place(found: Sequence[Node], need: Mapping[str, float], grid: Grid) -> list[
         grid: the workers.
 
     Returns:
-        A node's id for each rank; None if some replica does not fit on one node (then Ray packs
-        the workers, and ranks are still neighbours on a node).
+        A node's id for each rank, ranks of a node in a row; None if there is no room for all.
     """
-    chosen: list[str] = []
-    for node in sorted(found, key=lambda node: -node.fits(need)):
-        whole = min(node.fits(need) // grid.stages, grid.replicas - len(chosen) // grid.stages)
-        chosen += [node.id] * (whole * grid.stages)
-    return chosen if len(chosen) == grid.workers else None
+    room = {node.id: node.fits(need) for node in sorted(found, key=lambda n: -n.fits(need))}
+    chosen: dict[str, int] = {}
+    left = grid.workers
+    for unit in (grid.stages, 1):  # whole replicas first, then what fits in no node
+        for node, fits in room.items():
+            taken = min((fits - chosen.get(node, 0)) // unit, left // unit) * unit
+            chosen[node] = chosen.get(node, 0) + taken
+            left -= taken
+    return [node for node, count in chosen.items() for _ in range(count)] if left == 0 else None
 
 
 def selector(node: str) -> dict[str, str]:

@@ -13,8 +13,19 @@ from jobs.console import Console
 
 def show_run(result: Mapping[str, Any], runs: Path, console: Console) -> None:
     """Show the result of ``train``."""
-    models = result["metrics"]
-    table = Table(title="AUROC / AUPR on the held-out test split", title_justify="left")
+    console.show(scores_table(result["metrics"], "test"))
+    times = Table("step", "seconds", title="time", title_justify="left")
+    for step, seconds in console.seconds.items():
+        times.add_row(step, f"{seconds:.1f}")
+    console.show(times)
+    console.show(f"run folder: {result['folder']}")
+    console.show(f"browse it:  replisome ui --runs {runs}")
+
+
+def scores_table(models: Mapping[str, Any], split: str) -> Table:
+    """Return the scores of a split as a table: AUROC / AUPR, a row a task, a column a model."""
+    title = f"AUROC / AUPR on the {'held-out ' if split == 'test' else ''}{split} split"
+    table = Table(title=title, title_justify="left")
     table.add_column("task", overflow="fold")
     for model in models:
         table.add_column(model, justify="right", overflow="fold")
@@ -23,13 +34,7 @@ def show_run(result: Mapping[str, Any], runs: Path, console: Console) -> None:
         table.add_row(task, *cells)
     table.add_section()
     table.add_row("mean", *(_pair(scores, "_mean") for scores in models.values()))
-    console.show(table)
-    times = Table("step", "seconds", title="time", title_justify="left")
-    for step, seconds in console.seconds.items():
-        times.add_row(step, f"{seconds:.1f}")
-    console.show(times)
-    console.show(f"run folder: {result['folder']}")
-    console.show(f"browse it:  replisome ui --runs {runs}")
+    return table
 
 
 def _pair(scores: Mapping[str, float | None], suffix: str) -> str:

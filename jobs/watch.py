@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from jobs.nodes import draining, most_replicas, nodes
+from jobs.nodes import answering, draining, most_replicas, nodes
 from trainer.grid import Grid, same_parts
 from trainer.results import TrainJob
 
@@ -51,7 +51,7 @@ class Watch:
     def _run(self) -> None:
         while not self._stop.wait(_LOOK):
             reason = self._why_leave()
-            if reason:
+            if reason is not None:
                 self.reason = reason
                 self._job.call_away(reason)
                 return
@@ -62,7 +62,8 @@ class Watch:
         missing = self._wanted.replicas - self._job.grid.replicas
         if missing == 0:
             return None
-        more = min(missing, most_replicas(nodes(free=True), self._need, self._wanted.stages))
+        found = nodes(free=True)
+        more = min(missing, most_replicas(found, self._need, self._wanted.stages))
         size, layout = self._job.config.batch_size, self._job.layout
         grids = [
             Grid(self._wanted.stages, self._job.grid.replicas + extra, self._wanted.folded)
@@ -71,5 +72,8 @@ class Watch:
         better = [grid for grid in grids if same_parts(size, grid, layout.micro_batch)]
         self._seen = self._seen + 1 if better else 0
         if self._seen < _SETTLE:
+            return None
+        if len(answering(found)) < len(found):
+            self._seen = 0  # Ray does not know yet that a node is gone, and counts its room
             return None
         return f"there is room for {better[-1].replicas} replicas again"

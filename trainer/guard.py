@@ -11,6 +11,7 @@ from trainer.config import FailureConfig
 
 _RECENT = 64  # steps whose median says what is usual
 _ENOUGH = 16  # fewer say nothing: the first losses fall fast
+_IN_A_ROW = 20  # updates left out one after the other: then the weights are bad, not the samples
 
 
 class LossGuard:
@@ -25,6 +26,7 @@ class LossGuard:
         self._spike = config.spike
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self.skipped: list[int] = []
+        self._in_a_row = 0
 
     @property
     def active(self) -> bool:
@@ -35,7 +37,9 @@ class LossGuard:
         """Say whether the update of a step may be made, and remember its loss if so."""
         if self.fault(loss) is not None:
             self.skipped.append(step)
+            self._in_a_row += 1
             return False
+        self._in_a_row = 0
         self._recent.append(loss)
         return True
 
@@ -58,6 +62,11 @@ class LossGuard:
         self._recent.clear()
         self._recent.extend(recent)
         self.skipped = list(skipped)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many updates were left out in a row that the weights must be bad."""
+        return self._in_a_row >= _IN_A_ROW
 
     @property
     def recent(self) -> list[float]:

@@ -126,8 +126,10 @@ class KeyedDropout(nn.Module):
         """Drop elements in training, scale the others by 1 / (1 - rate)."""
         if not self.training or self.rate == 0:
             return x
-        return x * (self._keep(x) / (1 - self.rate))
+        kept: Tensor = self._keep(x)
+        return x * (kept / (1 - self.rate))
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # numbers of numpy's stay out of graphs
     def _keep(self, x: Tensor) -> Tensor:
         """Return ones where an element stays, zeros elsewhere, in the shape and dtype of x."""
         samples, size = x.shape[0], x[0].numel()

@@ -50,6 +50,7 @@ from trainer.together import together, told
 from trainer.traced import TracedStep
 
 _AHEAD_STEPS, _AHEAD_BYTES = 8, 512 << 20  # read ahead, at most
+_LAST_WRITE = 2.0  # seconds that a worker which failed still waits for a checkpoint under way
 
 
 class CalledAwayError(Exception):
@@ -155,8 +156,10 @@ def train_network(
         valid = score_split(worker, engine, feed, "valid", loss)
         test = score_split(worker, engine, feed, "test", loss, network.name)
         log_scores(events, network.name, progress.step, "test", test)
-    finally:
-        saver.close()
+    except BaseException:
+        saver.close(_LAST_WRITE)
+        raise
+    saver.close()
     settings = engine.config
     engine.close()
     assert progress.best_epoch is not None
@@ -192,6 +195,7 @@ def fit(
     attention = Attention(config.checkpoint, worker.grid.reporter, worker.device, job.called_away)
     trace = job.trace(progress.network)
     traced = TracedStep(engine, worker.device, trace, progress.step, clock.steps)
+    first = progress.step
     losses = LossLog(job, engine, feed, events, progress)
     begin = time.perf_counter() - progress.seconds
     with Prefetch(
@@ -212,6 +216,8 @@ def fit(
             )
             with traced.around(step):
                 losses.add(engine.train_step(step, micro_batches, rate))
+            if step == first:
+                events.progress(progress.network, "training", step + 1, clock.steps)
             decision, ends = attention.after(step), clock.ends_epoch(step)
             if ends or decision.save or clock.logs(step):
                 losses.log(rate, batches.waited)

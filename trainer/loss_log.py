@@ -55,6 +55,11 @@ class LossLog:
             loss = losses[step - self._step]
             self._note(f"skipped the update of step {step}: its loss is {loss:.4g}", step)
         self._noted = len(guard.skipped)
+        if guard.hopeless:
+            raise TrainingDivergedError(
+                f"{self._name}: the last updates, up to that of step {guard.skipped[-1]}, were all "
+                "left out, so it is the weights that are bad. Try a lower learning rate or --clip"
+            )
         self._step += len(losses)
         self._fresh.clear()
         if self._history is not None:

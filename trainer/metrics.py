@@ -11,12 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    binary_precision_recall_curve,
-    binary_roc,
-)
 
 from data_shards.store.schema import TaskEntry
 
@@ -136,6 +130,9 @@ def score(
         loss: mean loss of the samples, to keep with the scores.
         curves: also compute the curves.
     """
+    # Imported where it is used: it takes a second, which every worker would pay at its start.
+    from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+
     scores: list[TaskScore] = []
     drawn: list[Curves] = []
     for column, task in enumerate(tasks):
@@ -153,6 +150,8 @@ def score(
 
 
 def _curves(task: str, p: Tensor, y: Tensor) -> Curves:
+    from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
+
     fpr, tpr, _ = binary_roc(p, y, thresholds=None)
     precision, recall, _ = binary_precision_recall_curve(p, y, thresholds=None)
     return Curves(task, _thin(fpr), _thin(tpr), _thin(recall), _thin(precision))

@@ -226,3 +226,32 @@ class NetworkResult:
     test: Scores
     engine_config: dict[str, Any]
     seconds: float
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """What a worker is told.
+
+    Attributes:
+        config: of the run that trained.
+        weights: folder of the checkpoint.
+        network: name of the network.
+        data: the data set.
+        split: which part of it.
+        device: of all workers.
+        grid: the workers.
+        micro_batch: samples that go through a stage at a time.
+        out: file for the logits, float32, shape (samples, tasks); the reporter writes it.
+        progress: file that says how many samples are done.
+    """
+
+    config: RunConfig
+    weights: Path
+    network: str
+    data: Location
+    split: str
+    device: Device
+    grid: Grid
+    micro_batch: int
+    out: Path
+    progress: Path

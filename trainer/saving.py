@@ -163,10 +163,10 @@ class Saver:
         """Return the folder of the best epoch's weights."""
         return self._folder / step_folder(progress.best_step or 0)
 
-    def close(self) -> None:
-        """Wait until what was begun is on disk."""
-        self._state.close()
-        self._best.close()
+    def close(self, patience: float | None = None) -> None:
+        """Wait until what was begun is on disk; no longer than some seconds if workers are lost."""
+        self._state.close(patience)
+        self._best.close(patience)
         self._tell_faults()
 
     @property

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from deepspeed.pipe import DualPipeVModule, LayerSpec, PipelineModule
@@ -131,6 +132,10 @@ class Stage(PipelineModule):  # type: ignore[misc]  # deepspeed has no types
             return outputs
         return self._packed(outputs, self._layers[self._local_stop - 1])
 
+    def train(self, mode: bool = True) -> Self:
+        """Go to training or evaluation mode; DeepSpeed asks for it in each step."""
+        return self if self.training == mode else super().train(mode)
+
     def local_layers(self) -> list[tuple[int, nn.Module]]:
         """Return this worker's layers with their index in the network."""
         return list(
@@ -158,7 +163,7 @@ class Stage(PipelineModule):  # type: ignore[misc]  # deepspeed has no types
                 dropout.position = position
             inputs = _unpacked(x, received)
             outputs = inputs
-            with torch.autocast(kind, torch.bfloat16, enabled=bf16):
+            with torch.autocast(kind, torch.bfloat16) if bf16 else nullcontext():
                 for function in functions:
                     outputs = function(outputs)
             return _tied(outputs, inputs) if isinstance(inputs, tuple) else outputs

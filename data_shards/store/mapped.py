@@ -30,9 +30,10 @@ class MappedFiles:
     """The shard files under a mapped array, watched.
 
     Touching memory whose file was shortened ends the process by a bus error, which Python can't
-    catch. So :meth:`glance`, called before each gather, compares the sizes of the files with the
-    manifest about once a second; and for what happens in between, faulthandler is switched on and
-    the gathering function bears the array's name, which is the first line of its traceback.
+    catch. So :meth:`glance`, called before each gather, looks at the files about once a second:
+    sizes must be those of the manifest, and a file that was written to is verified again. For what
+    happens in between, faulthandler is switched on and the gathering function bears the array's
+    name, which is the first line of its traceback.
 
     Args:
         folder, array, records: the data set, the name of the array, its manifest records.
@@ -47,11 +48,14 @@ class MappedFiles:
         name = f"gathering from {place} (a shard shortened under its map?)"
         self.run = _renamed(_call, name)
         self._next = 0.0
+        self._stamps: dict[str, tuple[int, int]] = {}
         if not faulthandler.is_enabled():
             faulthandler.enable(file=2)  # sys.stderr may be no real file
 
     def verify(self) -> None:
         """Compare presence and size of every file with its record; about 3 us a file.
+
+        A file that was written to or replaced since the last call is read and compared whole.
 
         Raises:
             CorruptDataError: names the file.
@@ -59,12 +63,16 @@ class MappedFiles:
         begin = time.monotonic()
         for record in self.records:
             try:
-                size = os.stat(f"{self.folder}/{record.path}").st_size  # noqa: PTH116 (3x faster)
+                status = os.stat(f"{self.folder}/{record.path}")  # noqa: PTH116 (3x faster)
+                size, stamp = status.st_size, (status.st_mtime_ns, status.st_ino)
             except OSError:
-                size = -1
-            if size != record.bytes:
-                fault = verify(self.folder, record, content=False)
-                raise CorruptDataError(f"{fault or record.path}, while it was in use")
+                size, stamp = -1, (0, 0)
+            written = self._stamps.setdefault(record.path, stamp) != stamp
+            if size != record.bytes or written:
+                fault = verify(self.folder, record, content=written)
+                if fault or not written:
+                    raise CorruptDataError(f"{fault or record.path}, while it was in use")
+                self._stamps[record.path] = stamp
         now = time.monotonic()
         self._next = now + max(1.0, 100 * (now - begin))  # at most 1 % of the time
 

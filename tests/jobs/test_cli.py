@@ -28,6 +28,8 @@ COMMANDS = (
     ("train",),
     ("plan",),
     ("export",),
+    ("evaluate",),
+    ("predict",),
     ("demo",),
     ("ui",),
 )

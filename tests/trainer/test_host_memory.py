@@ -13,7 +13,7 @@ if {keep} and not keep_freed_memory():
     raise SystemExit(3)
 def faults():
     for _ in range(20):
-        np.empty(64 << 20, dtype=np.uint8)[::4096] = 1
+        np.empty(32 << 20, dtype=np.uint8)[::4096] = 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 first = faults()
 print(faults() - first)

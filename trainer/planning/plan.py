@@ -15,6 +15,7 @@ from trainer.planning.conditions import Conditions
 from trainer.planning.costs import CostCache
 from trainer.planning.cut import check_cut, check_stages, plain_cut
 from trainer.planning.hardware import Hardware, default_links, device_memory
+from trainer.planning.measuring import update_rate
 from trainer.planning.prediction import choose_cut
 from trainer.recipe import Activations, Layer, build_layer, trainable
 from trainer.results import StagePlan
@@ -68,7 +69,13 @@ def plan_network(
         layers, batch, config.seed, cache=cache, precision=config.precision, note=note
     )
     device = (batch if isinstance(batch, Tensor) else batch[0]).device
-    conditions = Conditions.of(config, grid, layout, hardware or hardware_here(device, grid))
+    conditions = Conditions.of(
+        config,
+        grid,
+        layout,
+        hardware or hardware_here(device, grid),
+        update_rate(config.optimizer, device),
+    )
     found = choose_cut(costs, conditions, method)
     parameters = tuple(cost.parameters for cost in costs)
     return StagePlan(

@@ -1,0 +1,1 @@
+"""How fast the engine trains: see README.md."""

@@ -1,0 +1,90 @@
+"""How many floating-point operations a network needs, by a stated formula."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FORMULA = (
+    "FLOP of a training step = 3 x 2 x (multiply-adds of a forward pass): the backward pass "
+    "computes the gradients of inputs and of weights, each as dear as the forward pass. "
+    "Multiply-adds of a sample: convolution (outputs x input channels x width), dense layer "
+    "(inputs x outputs), LSTM (positions x directions x 4 hidden x (inputs + hidden)). Everything "
+    "else is left out. The first layer counts in full, though inputs need no gradient. MFU = "
+    "(FLOP a second) / (peak of the GPU)."
+)
+
+PEAKS: dict[str, dict[str, float]] = {
+    # TFLOP/s from the makers' data sheets: float32 without tensor cores; bfloat16, dense.
+    "H200": {"fp32": 67.0, "bf16": 989.0},
+    "H100 PCIe": {"fp32": 51.0, "bf16": 756.0},
+    "H100": {"fp32": 67.0, "bf16": 989.0},
+    "A100": {"fp32": 19.5, "bf16": 312.0},
+    "L40S": {"fp32": 91.6, "bf16": 362.0},
+    "L4": {"fp32": 30.3, "bf16": 121.0},
+    "A10": {"fp32": 31.2, "bf16": 125.0},
+    "RTX 4090": {"fp32": 82.6, "bf16": 165.2},
+}
+
+
+def peak_of(device: str, precision: str) -> float | None:
+    """Return the peak of a GPU by its name, TFLOP/s; None if it is not in the table."""
+    for name, peaks in PEAKS.items():
+        if name in device:
+            return peaks[precision]
+    return None
+
+
+def multiply_adds(modules: Sequence[nn.Module], inputs: Tensor) -> float:
+    """Count the multiply-adds of a forward pass of one sample.
+
+    Args:
+        modules: of the network, run one after the other; they stay as they are.
+        inputs: of one or more samples.
+    """
+    total = 0.0
+
+    def count(module: nn.Module, received: Any, given: Any) -> None:
+        nonlocal total
+        total += _of(module, received[0], given)
+
+    parts = [part for module in modules for part in module.modules()]
+    hooks = [part.register_forward_hook(count) for part in parts]
+    training = [module.training for module in modules]
+    try:
+        with torch.no_grad():
+            x = inputs
+            for module in modules:
+                x = module.eval()(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in zip(modules, training, strict=True):
+            module.train(mode)
+    return total / len(inputs)
+
+
+def _of(module: nn.Module, received: Tensor, given: Any) -> float:
+    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+        width = 1
+        for size in module.kernel_size:
+            width *= size
+        return float(given.numel() * module.in_channels // module.groups * width)
+    if isinstance(module, nn.Linear):
+        return float(given.numel() * module.in_features)
+    if isinstance(module, nn.LSTM):
+        if module.num_layers != 1 or module.proj_size:
+            raise NotImplementedError("LSTMs of one layer, without projection")
+        steps = received.shape[0] * received.shape[1]
+        directions = 2 if module.bidirectional else 1
+        gates = 4 * module.hidden_size * (module.input_size + module.hidden_size)
+        return float(steps * directions * gates)
+    return 0.0
+
+
+def training_flop(modules: Sequence[nn.Module], inputs: Tensor) -> float:
+    """Return the FLOP of training on one sample."""
+    return 3 * 2 * multiply_adds(modules, inputs)
