@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_refused_before_anything_starts(
         (PredictRequest(run, demo.runs, split="tset"), "tset"),
         (PredictRequest(run, demo.runs, network="cnn"), "no network 'cnn'"),
         (PredictRequest("nope", demo.runs), "no run is called"),
-        (PredictRequest(run, demo.runs, data=str(tmp_path)), "no finished data set"),
+        (PredictRequest(run, demo.runs, data=str(tmp_path)), "not a Zarr group"),
     ):
         with pytest.raises(InputError, match=problem):
             evaluate(request, console)
