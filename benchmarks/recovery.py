@@ -29,6 +29,7 @@ STEP_SECONDS = 0.3
 BATCH = 200  # 32 steps an epoch: each is logged
 HANG_SECONDS = 6.0
 NOTICE_MS = 20_000
+QUIET = 0.4  # part of all cores that is busy; the slowed run takes about a quarter
 PATIENCE = 180.0  # seconds for anything to happen
 
 
@@ -41,12 +42,14 @@ class Recovery:
         seconds: from the harm to the first step that had not been taken before the run stopped, or
             was taken again.
         lost: steps that were taken again.
+        busy: how busy the machine was just before, part of all cores; the run's own steps included.
         said: what the run told its user.
     """
 
     case: str
     seconds: float
     lost: int
+    busy: float
     said: list[str]
 
 
@@ -119,8 +122,8 @@ def slowed(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
 class Drive:
     """A run in a process of its own, followed by its event log."""
 
-    def __init__(self, data: Path, folder: Path, grid: tuple[int, int]) -> None:
-        self.folder = folder
+    def __init__(self, data: Path, folder: Path, grid: tuple[int, int], patience: float) -> None:
+        self.folder, self.patience = folder, patience
         folder.mkdir(parents=True, exist_ok=True)
         arguments = ["--drive", data, folder, *grid]
         self.process = subprocess.Popen(
@@ -167,7 +170,8 @@ class Drive:
         self.until(f"{count} steps", lambda: len(self.steps(now)) >= count)
 
     def recovery(self, case: str, harm: Callable[[], None]) -> Recovery:
-        """Do harm, and wait until the run goes on."""
+        """Wait for a quiet moment, do harm, and wait until the run goes on."""
+        busy = quiet_moment(self.patience)
         begin = time.time()
         harm()
         at, text = self.until(
@@ -184,7 +188,7 @@ class Drive:
         resumed = int(text.split()[4].rstrip(",").replace(",", ""))
         first, _ = self.until("step", lambda: self.steps(at))[0]
         taken = max(step for when, step in self.steps() if when < at)
-        return Recovery(case, first - begin, taken - resumed, self.said(begin))
+        return Recovery(case, first - begin, taken - resumed, busy, self.said(begin))
 
     def worker(self, number: int) -> int:
         """Return the process id of a worker."""
@@ -210,9 +214,22 @@ class Drive:
 # The harm ---------------------------------------------------------------------------------------
 
 
-def workers_harmed(data: Path, folder: Path, times: int) -> tuple[list[Recovery], list[float]]:
+def quiet_moment(patience: float) -> float:
+    """Wait until others leave the machine alone, or so long; return how busy it is, 0 to 1."""
+    import psutil
+
+    deadline = time.monotonic() + patience
+    while True:
+        busy = psutil.cpu_percent(interval=1.0) / 100
+        if busy < QUIET or time.monotonic() > deadline:
+            return busy
+
+
+def workers_harmed(
+    data: Path, folder: Path, times: int, patience: float
+) -> tuple[list[Recovery], list[float]]:
     """Kill a worker so many times, then stop one; on a private cluster, 2 stages."""
-    with contextlib.closing(Drive(data, folder, (2, 1))) as run:
+    with contextlib.closing(Drive(data, folder, (2, 1), patience)) as run:
         found = []
         run.more_steps(10)  # the first checkpoint
         for number in range(times):
@@ -226,12 +243,12 @@ def workers_harmed(data: Path, folder: Path, times: int) -> tuple[list[Recovery]
         return found, run.end()
 
 
-def nodes_harmed(data: Path, folder: Path) -> tuple[list[Recovery], list[float]]:
+def nodes_harmed(data: Path, folder: Path, patience: float) -> tuple[list[Recovery], list[float]]:
     """Take nodes away and bring them back; 2 stages x 2 replicas on 2 nodes of 2 CPUs."""
     with contextlib.ExitStack() as stack:
         cluster, add = stack.enter_context(ray_nodes())
         first, second = add(), add()
-        run = stack.enter_context(contextlib.closing(Drive(data, folder, (2, 2))))
+        run = stack.enter_context(contextlib.closing(Drive(data, folder, (2, 2), patience)))
         found = []
 
         def take(node: Any) -> None:
@@ -302,6 +319,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a DanQ data set; default: simulated")
     parser.add_argument("--folder", type=Path, help="where the run leaves its files")
     parser.add_argument("--times", type=int, default=5, help="workers killed")
+    parser.add_argument(
+        "--patience", type=float, default=60.0, help="seconds to wait for a quiet moment, each time"
+    )
     options = parser.parse_args()
     if options.drive:
         data, folder, stages, replicas = options.drive
@@ -315,10 +335,12 @@ def main() -> None:
         found: list[Recovery] = []
         losses: dict[str, list[float]] = {}
         if options.case != "nodes":
-            recoveries, losses["workers"] = workers_harmed(data, folder / "w", options.times)
+            recoveries, losses["workers"] = workers_harmed(
+                data, folder / "w", options.times, options.patience
+            )
             found += recoveries
         if options.case != "workers":
-            recoveries, losses["nodes"] = nodes_harmed(data, folder / "n")
+            recoveries, losses["nodes"] = nodes_harmed(data, folder / "n", options.patience)
             found += recoveries
     if options.case:
         print(json.dumps({"recoveries": [asdict(r) for r in found], "losses": losses}))
@@ -353,7 +375,8 @@ def report(found: list[Recovery]) -> str:
         lost = max(recovery.lost for recovery in of)
         rows.append(
             f"| {case} | {len(of)} | {statistics.median(seconds):.1f} "
-            f"({min(seconds):.1f} to {max(seconds):.1f}) | {lost} |"
+            f"({min(seconds):.1f} to {max(seconds):.1f}) | {lost} | "
+            f"{statistics.median(recovery.busy for recovery in of):.0%} |"
         )
     load = os.getloadavg()[1]
     return "\n".join(
@@ -369,10 +392,11 @@ def report(found: list[Recovery]) -> str:
             "",
             f"Small DanQ, a step of {STEP_SECONDS:g} s, a checkpoint every 10 steps. Time from the "
             "harm to the first step after it: median (range). Steps lost were taken again, with "
-            "the same losses.",
+            "the same losses. Busy: part of all cores in the second before, with the run's own; "
+            "what others do during a recovery makes it longer.",
             "",
-            "| case | times | seconds | steps lost |",
-            "|---|---:|---:|---:|",
+            "| case | times | seconds | steps lost | busy before |",
+            "|---|---:|---:|---:|---:|",
             *rows,
             "",
         ]

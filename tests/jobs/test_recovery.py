@@ -32,9 +32,9 @@ class Harmed:
 def harmed(case: str, grid: tuple[int, int], data: Path, folder: Path) -> Harmed:
     with tempfile.TemporaryDirectory(prefix="rpl-", dir="/tmp") as scratch:
         environment = os.environ | {"RAY_TMPDIR": scratch, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "benchmarks.recovery", "--case", case, "--times", "1"]
+        command = [sys.executable, "-m", "benchmarks.recovery", "--case", case]
         done = subprocess.run(
-            [*command, "--data", str(data), "--folder", str(folder)],
+            [*command, "--times", "1", "--patience", "0", "--data", data, "--folder", folder],
             capture_output=True,
             text=True,
             check=False,
