@@ -1,14 +1,40 @@
-"""How Ray Train sets up the workers' process group, and lets go of it."""
+"""How Ray Train sets up the workers' process group, lets go of it, and is interrupted."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from ray.train.torch import TorchConfig
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
 
 from trainer.config import Device
+
+_ABORT = 10.0  # seconds that the controller may take to end its workers
+
+
+class Trainer(TorchTrainer):  # type: ignore[misc]  # ray has no types
+    """Ray Train's own; an interrupt is ours.
+
+    Ray Train 2.60 puts a handler of its own on Ctrl-C and leaves it there; one that arrives as the
+    run ends is lost.
+    """
+
+    _controller: Any = None
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        self._controller = controller
+
+    def abort(self) -> None:
+        """End the workers at once."""
+        if self._controller is None:
+            return
+        with contextlib.suppress(RayActorError, GetTimeoutError):
+            ray.get(self._controller.abort.remote(), timeout=_ABORT)
+        self._controller = None
 
 
 class _Backend(_TorchBackend):  # type: ignore[misc]  # ray has no types

@@ -8,7 +8,6 @@ as fit, in micro-batches of the same size, so that the losses go on as if nothin
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import TypeVar
 
 from data_shards.errors import InputError
 from jobs.cluster import Share
-from jobs.lost import WorkersLostError, cause_of, sign_in
+from jobs.lost import WorkersLostError, cause_of, sign_in, sign_out, signed_in
 from jobs.nodes import Node, most_replicas, nodes, place, responding, selector
 from jobs.watch import Watch
 from trainer.grid import Grid, same_parts
@@ -26,6 +25,8 @@ from trainer.results import NetworkResult, Outcome, TrainJob
 
 _LOOK = 1.0  # seconds between two looks for lost nodes that are back
 _WAIT = 600.0  # seconds that a run without a single replica waits for nodes
+
+_RELEASE, _PAUSE = 5.0, 0.1  # seconds that Ray may take to take workers' resources back; each look
 
 _HANG = 120.0  # seconds
 
@@ -62,14 +63,17 @@ def launch(
     found = responding(mute, say)
     while True:
         before = job.progress_made()
+        storage = log / f"ray-{attempt}"
+        sign_out(storage)
+        begun = partial(_begun, storage)
         try:
-            with Watch(job, wanted, workers.resources) as watch:
+            with Watch(job, wanted, workers.resources, begun) as watch:
                 outcome = run_group(
                     _work,
                     job,
                     job.grid,
                     workers,
-                    log / f"ray-{attempt}",
+                    storage,
                     found=found,
                     hang_seconds=job.config.failure.hang_seconds,
                 )
@@ -84,9 +88,24 @@ def launch(
                 raise WorkersLostError(_gave_up(job, error)) from error
             say(f"{error}; starting again from the last checkpoint")
         attempt += 1
+        _released(job.grid, workers.resources)
         look = partial(responding, mute, say)
         grid, found = _room(job, wanted, workers.resources, look, say, wait)
         job = job.on(grid, attempt)
+
+
+def _begun(storage: Path) -> int:
+    return len(signed_in(storage))
+
+
+def _released(grid: Grid, need: Mapping[str, float]) -> None:
+    """Give Ray some seconds to take back what the workers had.
+
+    What is not back by then is on a node that is gone.
+    """
+    deadline = time.monotonic() + _RELEASE
+    while most_replicas(nodes(free=True), need, 1) < grid.workers and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
 
 
 def run_group(
@@ -118,20 +137,19 @@ def run_group(
         WorkersLostError: workers were lost, or could not be started.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 
-    from jobs.group import process_group  # and Ray with it, which reads its settings on import
+    from jobs.group import Trainer, process_group
 
     found = nodes() if found is None else found
     places = place(found, workers.resources, grid) if len(found) > 1 else None
 
-    def signed_in(job: J) -> R:
+    def begin(job: J) -> R:
         sign_in(storage)
         return work(job)
 
-    trainer = TorchTrainer(
-        signed_in,
+    trainer = Trainer(
+        begin,
         train_loop_config=job,
         torch_config=process_group(workers.device, hang_seconds),
         scaling_config=ScalingConfig(
@@ -150,8 +168,11 @@ def run_group(
         ),
     )
     try:
-        with _own_interrupt(), _time_limit(hang_seconds):
+        with _time_limit(hang_seconds):
             returned: R = trainer.fit().return_value
+    except KeyboardInterrupt:
+        trainer.abort()
+        raise
     except WorkerGroupError as error:
         raise cause_of(error.worker_failures, grid, hang_seconds, storage) from error
     except (ControllerError, PreemptionError) as error:
@@ -221,15 +242,3 @@ def _time_limit(hang_seconds: float) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-@contextmanager
-def _own_interrupt() -> Iterator[None]:
-    """Keep Ctrl-C ours: Ray Train ends its workers on it, then exits, and leaves its handler."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGINT, handler)

@@ -59,7 +59,24 @@ def sign_in(storage: Path) -> None:
     sys.modules.setdefault("mlflow", None)  # type: ignore[arg-type]
     folder = storage / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{os.environ['RANK']}.json").write_text(json.dumps({"pid": os.getpid()}))
+    rank = os.environ["RANK"]
+    partial = folder / f"{rank}.partial"  # the driver reads while workers write
+    partial.write_text(json.dumps({"pid": os.getpid()}))
+    partial.rename(folder / f"{rank}.json")
+
+
+def signed_in(storage: Path) -> dict[int, int]:
+    """Return the rank of each process that signed in."""
+    return {
+        int(json.loads(path.read_text())["pid"]): int(path.stem)
+        for path in (storage / _FOLDER).glob("*.json")
+    }
+
+
+def sign_out(storage: Path) -> None:
+    """Forget the workers of a group that has ended."""
+    for path in (storage / _FOLDER).glob("*.json"):
+        path.unlink()
 
 
 def cause_of(
@@ -144,7 +161,7 @@ def _known_deaths(storage: Path) -> list[Death]:
     import ray._private.state
 
     mine = ray.get_runtime_context().get_job_id()
-    ranks = _signed_in(storage)
+    ranks = signed_in(storage)
     deaths = []
     # There is no public call without Ray's dashboard.
     for actor in ray._private.state.actors().values():
@@ -170,11 +187,3 @@ def _reason(cause: Any) -> str:
         return ""
     context = cause.actor_died_error_context
     return str(type(context).Reason.Name(context.reason))
-
-
-def _signed_in(storage: Path) -> dict[int, int]:
-    """Return the rank of each process."""
-    return {
-        int(json.loads(path.read_text())["pid"]): int(path.stem)
-        for path in (storage / _FOLDER).glob("*.json")
-    }

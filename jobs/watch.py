@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -21,13 +21,26 @@ class Watch:
     That is when one of the nodes it may be on is about to be taken away, or when replicas that were
     lost fit again. The workers then save, and leave.
 
+    It looks for room only once all workers have begun: before that, the room that is free is their
+    own.
+
     Attributes:
         reason: why the run was called away.
     """
 
-    def __init__(self, job: TrainJob, wanted: Grid, need: Mapping[str, float]) -> None:
+    def __init__(
+        self, job: TrainJob, wanted: Grid, need: Mapping[str, float], begun: Callable[[], int]
+    ) -> None:
+        """Watch for a run.
+
+        Args:
+            job: what its workers are told.
+            wanted: the grid that was asked for.
+            need: resources of a worker.
+            begun: counts the workers that have begun.
+        """
         self.reason = ""
-        self._job, self._wanted, self._need = job, wanted, need
+        self._job, self._wanted, self._need, self._begun = job, wanted, need, begun
         self._leaving = draining()  # these were known, and avoided, at the start
         self._seen = 0
         self._stop = threading.Event()
@@ -60,7 +73,7 @@ class Watch:
         if leaving := draining() - self._leaving:
             return f"node {min(leaving)[:8]} is about to be taken away"
         missing = self._wanted.replicas - self._job.grid.replicas
-        if missing == 0:
+        if missing == 0 or self._begun() < self._job.grid.workers:
             return None
         found = nodes(free=True)
         more = min(missing, most_replicas(found, self._need, self._wanted.stages))

@@ -56,6 +56,7 @@ class Made:
         monkeypatch.setattr(launch, "Watch", watch)
         monkeypatch.setattr(launch, "run_group", run_group)
         monkeypatch.setattr(launch, "responding", responding)
+        monkeypatch.setattr(launch, "nodes", lambda free: [Node("one", {"CPU": 4.0})])
         monkeypatch.setattr(launch, "_LOOK", 0.001)
 
     def run(self, wait: float = 10.0) -> list[Any]:

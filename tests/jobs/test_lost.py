@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,14 @@ def test_those_whom_ray_knows_dead_are_named_with_stage_process_and_node(
         "node 10.0.0.2 is gone, with workers 2, 3; worker 1 (stage 1 of replica 0, process 77 on "
         "10.0.0.1) died for want of memory"
     )
+
+
+def test_workers_sign_in_and_an_ended_group_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lost.signed_in(tmp_path) == {}
+    monkeypatch.setenv("RANK", "3")
+    lost.sign_in(tmp_path)
+    assert lost.signed_in(tmp_path) == {os.getpid(): 3}
+    lost.sign_out(tmp_path)
+    assert lost.signed_in(tmp_path) == {}

@@ -36,13 +36,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Nodes:
     return found
 
 
-def watching(folder: Path, replicas: int) -> watch.Watch:
+def watching(folder: Path, replicas: int, begun: int = 8) -> watch.Watch:
     grid = Grid(2, replicas)
     layout = lay_out(32, grid, 8 // replicas)
     job = TrainJob(
         RunConfig(recipe="x", batch_size=32), Location.parse("/x"), folder, "cpu", grid, layout
     )
-    return watch.Watch(job, Grid(2, 4), NEED)
+    return watch.Watch(job, Grid(2, 4), NEED, lambda: begun)
 
 
 def test_a_node_that_goes_calls_away_unless_it_was_known_before(
@@ -66,6 +66,16 @@ def test_room_for_a_lost_replica_calls_away_once_it_has_lasted(
     for free in (2.0, 2.0, 0.0, 2.0, 2.0):
         cluster.free = {"a": free}
         assert watcher._why_leave() is None
+
+
+def test_room_is_not_looked_for_before_all_workers_have_begun(
+    cluster: Nodes, tmp_path: Path
+) -> None:
+    cluster.free = {"a": 4.0}  # what the two workers themselves are waiting for
+    watcher = watching(tmp_path, 1, begun=1)
+    assert not any(watcher._why_leave() for _ in range(10))
+    watcher = watching(tmp_path, 1, begun=2)
+    assert [watcher._why_leave() for _ in range(3)][-1] == "there is room for 2 replicas again"
 
 
 def test_room_on_a_node_that_does_not_answer_is_none(cluster: Nodes, tmp_path: Path) -> None:
