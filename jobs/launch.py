@@ -136,22 +136,23 @@ def run_group(
         Exception: what made a worker fail, as it was raised there.
         WorkersLostError: workers were lost, or could not be started.
     """
+    from ray.exceptions import RayActorError
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 
-    from jobs.group import Trainer, process_group
+    from jobs.group import ProcessGroup, Trainer
 
     found = nodes() if found is None else found
     places = place(found, workers.resources, grid) if len(found) > 1 else None
 
-    def begin(job: J) -> R:
+    def begin() -> R:  # takes the job along: as a setting, the controller would unpack it too
         sign_in(storage)
         return work(job)
 
     trainer = Trainer(
-        begin,
-        train_loop_config=job,
-        torch_config=process_group(workers.device, hang_seconds),
+        storage,
+        train_loop_per_worker=begin,
+        backend_config=ProcessGroup(workers.device, hang_seconds),
         scaling_config=ScalingConfig(
             num_workers=grid.workers,
             use_gpu=workers.device == "gpu",
@@ -170,14 +171,15 @@ def run_group(
     try:
         with _time_limit(hang_seconds):
             returned: R = trainer.fit().return_value
-    except KeyboardInterrupt:
-        trainer.abort()
-        raise
     except WorkerGroupError as error:
         raise cause_of(error.worker_failures, grid, hang_seconds, storage) from error
+    except RayActorError as error:
+        raise WorkersLostError("the workers' controller died") from error
     except (ControllerError, PreemptionError) as error:
         first = str(getattr(error, "controller_failure", error)).strip().splitlines()[0]
         raise WorkersLostError(f"the workers could not be started: {first[:200]}") from error
+    finally:
+        trainer.close()
     return returned
 
 

@@ -106,7 +106,10 @@ class KeyedDropout(nn.Module):
 
     Attributes:
         position: place in the sample order (over all epochs) of the first sample of the input.
+        outside_graphs: methods that torch.compile must leave alone (numbers of numpy's).
     """
+
+    outside_graphs = ("_keep",)
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -129,7 +132,6 @@ class KeyedDropout(nn.Module):
         kept: Tensor = self._keep(x)
         return x * (kept / (1 - self.rate))
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # numbers of numpy's stay out of graphs
     def _keep(self, x: Tensor) -> Tensor:
         """Return ones where an element stays, zeros elsewhere, in the shape and dtype of x."""
         samples, size = x.shape[0], x[0].numel()
@@ -140,6 +142,18 @@ class KeyedDropout(nn.Module):
         # Signed 32-bit draws are uniform: drop the lowest share of them.
         threshold = int(self.rate * 2**32) - 2**31
         return (bits >= threshold).to(x.dtype).view_as(x)
+
+
+def compile_in_place(module: nn.Module) -> None:
+    """Let a layer go through ``torch.compile`` at its next use.
+
+    What has to stay out of its graphs is marked here and not by decorators: those import the
+    compiler, which takes 2 s of each worker's start.
+    """
+    for part in module.modules():
+        for name in getattr(part, "outside_graphs", ()):
+            setattr(part, name, torch.compiler.disable(getattr(part, name)))
+    module.compile()
 
 
 def _draws(seed: int, first: int, count: int) -> Tensor:

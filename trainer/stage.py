@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from trainer.config import PipelineSchedule, Precision
 from trainer.grid import BatchLayout, Grid
-from trainer.layers import KeyedDropout
+from trainer.layers import KeyedDropout, compile_in_place
 from trainer.objective import Objective
 from trainer.recipe import Activations, Layer, build_layer
 
@@ -61,7 +61,7 @@ class _SeededSpec(LayerSpec):  # type: ignore[misc]  # deepspeed has no types
         """Build the layer; DeepSpeed calls this for the layers of the stage only."""
         module = build_layer(self.layer, self.seed, self.index)
         if self.compiled:
-            module.compile()
+            compile_in_place(module)
         return module
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from data_shards.sequence import encode
-from trainer.layers import BiLSTM, ConvPool, Dense, KeyedDropout, OneHot
+from trainer.layers import BiLSTM, ConvPool, Dense, KeyedDropout, OneHot, compile_in_place
 from trainer.recipe import Layer, build_layer
 
 
@@ -124,3 +124,20 @@ def test_initial_weights_depend_on_seed_and_index_only() -> None:
     assert torch.equal(build_layer(layer, 3, 1).linear.weight, first)
     assert not torch.equal(build_layer(layer, 3, 2).linear.weight, first)
     assert not torch.equal(build_layer(layer, 4, 1).linear.weight, first)
+
+
+@pytest.mark.slow
+def test_a_compiled_layer_drops_what_it_dropped_before() -> None:
+    def layer() -> nn.Module:
+        return build_layer(
+            Layer("d", lambda: nn.Sequential(nn.Linear(8, 16), nn.ReLU(), KeyedDropout(0.5))), 1, 2
+        )
+
+    plain, compiled = layer(), layer()
+    compile_in_place(compiled)
+    for position in (0, 4):
+        x = torch.randn(4, 8)
+        for module in (plain, compiled):
+            next(p for p in module.modules() if isinstance(p, KeyedDropout)).position = position
+        torch.testing.assert_close(compiled(x), plain(x))
+        assert (compiled(x) == 0).any()
