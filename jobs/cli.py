@@ -14,6 +14,7 @@ import typer
 from data_shards.errors import InputError
 from jobs.cli_data import data_app
 from jobs.cli_plan import plan
+from jobs.cli_sweep import sweep_app
 from jobs.cli_trained import evaluate, export, predict
 from jobs.command import Json, RecipeName, failed, run
 from jobs.console import Console
@@ -45,6 +46,7 @@ recipes_app = typer.Typer(
     help="The systems that can be trained.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(data_app, name="data")
+app.add_typer(sweep_app, name="sweep")
 app.add_typer(recipes_app, name="recipes")
 
 Runs = Annotated[Path, typer.Option(help="Folder of all runs and of the tracking database.")]

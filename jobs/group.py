@@ -15,17 +15,20 @@ from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.callback import RayTrainCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from trainer.config import Device
 
+_HEALTH = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 _ABORT = 10.0  # seconds that the controller may take to end its workers
 
 
 class Trainer(DataParallelTrainer):  # type: ignore[misc]  # ray has no types
-    """Ray Train's own, quicker to start, and with an interrupt that is ours.
+    """Ray Train's own, quicker to start, for threads too, and with an interrupt that is ours.
 
     Ray Train 2.60 starts a process for data sets of Ray Data, which we have none of, and one that
     gives a dead controller's resources back, if Ray's dashboard runs: :meth:`close` does that
@@ -34,16 +37,14 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]  # ray has no types
 
     Args:
         storage: folder for notes about the group, on this node.
+        hang_seconds: a worker that is silent for so long counts as lost.
         settings: of Ray Train's trainer.
     """
 
-    def __init__(self, storage: Path, **settings: Any) -> None:
+    def __init__(self, storage: Path, hang_seconds: float, **settings: Any) -> None:
         super().__init__(**settings)
-        self._storage = storage
+        self._storage, self._hang_seconds = storage, hang_seconds
         self._controller: Any = None
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        self._controller = controller
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         callbacks = [
@@ -52,6 +53,16 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]  # ray has no types
             if not isinstance(callback, (DatasetsCallback, PlacementGroupCleanerCallback))
         ]
         return [*callbacks, _Room(self._storage)]
+
+    def _initialize_and_run_controller(self, **settings: Any) -> Any:
+        environment = {**get_env_vars_to_propagate(), _HEALTH: f"{self._hang_seconds:g}"}
+        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        controller = ray.remote(
+            num_cpus=0, label_selector=here, runtime_env={"env_vars": environment}
+        )(TrainController)
+        self._controller = controller.remote(**settings)
+        ray.get(self._controller.run.remote())
+        return ray.get(self._controller.get_result.remote())
 
     def close(self) -> None:
         """End what is left of the group: workers that still run, and the room that it held."""

@@ -7,10 +7,8 @@ as fit, in micro-batches of the same size, so that the losses go on as if nothin
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -151,6 +149,7 @@ def run_group(
 
     trainer = Trainer(
         storage,
+        hang_seconds,
         train_loop_per_worker=begin,
         backend_config=ProcessGroup(workers.device, hang_seconds),
         scaling_config=ScalingConfig(
@@ -169,8 +168,7 @@ def run_group(
         ),
     )
     try:
-        with _time_limit(hang_seconds):
-            returned: R = trainer.fit().return_value
+        returned: R = trainer.fit().return_value
     except WorkerGroupError as error:
         raise cause_of(error.worker_failures, grid, hang_seconds, storage) from error
     except RayActorError as error:
@@ -229,18 +227,3 @@ def _gave_up(job: TrainJob, error: WorkersLostError) -> str:
         f"{error}{after}. When the cause is gone: replisome train --resume {job.run_folder} "
         "(failure.restarts says how often to try, checkpoint.seconds how often to save)"
     )
-
-
-@contextmanager
-def _time_limit(hang_seconds: float) -> Iterator[None]:
-    """Tell Ray Train, which reads its environment, when a worker that is silent counts as lost."""
-    name = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
-    before = os.environ.get(name)
-    os.environ[name] = f"{hang_seconds:g}"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

@@ -33,6 +33,14 @@ class WorkersLostError(Exception):
     """Workers were lost: by a signal, with their node, or silent for too long."""
 
 
+class NodeLostError(WorkersLostError):
+    """Workers were lost with their node."""
+
+
+class MemoryLostError(WorkersLostError):
+    """Ray ended workers because the node was short of memory."""
+
+
 @dataclass(frozen=True)
 class Death:
     """A worker's end that it did not choose.
@@ -100,7 +108,12 @@ def cause_of(
         if not _is_consequence(cause):
             return cause
     if deaths := _deaths(storage):
-        return WorkersLostError(in_words(deaths, grid))
+        kind = WorkersLostError
+        if any(death.node for death in deaths):
+            kind = NodeLostError
+        elif any(death.memory for death in deaths):
+            kind = MemoryLostError
+        return kind(in_words(deaths, grid))
     mute = {rank for rank, cause in causes.items() if "HealthCheckTimeout" in type(cause).__name__}
     if mute or any(any(sign in str(cause) for sign in _SILENT) for cause in causes.values()):
         silent = sorted(mute or set(range(grid.workers)) - set(causes))

@@ -121,6 +121,18 @@ class RunFolder:
             lock.flush()
             yield
 
+    def driven(self) -> bool:
+        """Whether a driver is at work on the run."""
+        lock = self.path / _LOCK
+        if not lock.exists():
+            return False
+        with lock.open("a") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
 
 def create_run_folder(root: Path, experiment: str, name: str | None, size: str) -> RunFolder:
     """Make the folder of a new run.

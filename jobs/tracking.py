@@ -49,10 +49,10 @@ def open_store(runs: Path) -> MlflowClient:
     # One quick retry: what can't be delivered now waits on disk, nobody waits for it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow.tracking import MlflowClient
 
+    for name in ("mlflow", "alembic"):  # after the import, which sets its own
+        logging.getLogger(name).setLevel(logging.ERROR)
     uri = tracking_uri(runs)
     if not uri.startswith("sqlite:"):
         return MlflowClient(tracking_uri=uri)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,14 @@ class CalledAwayError(Exception):
     """The run shall go on elsewhere; its state is saved. Raised on all workers alike."""
 
 
+class PrunedError(Exception):
+    """Whoever watches the training wants no more of it. Raised on all workers alike."""
+
+
+Watcher = Callable[[int, Scores], bool]
+"""Told each epoch, from 1, and its validation, on the reporter; returns whether to end here."""
+
+
 @dataclass(frozen=True)
 class Worker:
     """What a worker knows about itself and has at hand."""
@@ -66,6 +75,7 @@ class Worker:
     device: torch.device
     data: ShardedDataset
     events: EventWriter
+    watcher: Watcher | None = None
 
     @property
     def grid(self) -> Grid:
@@ -119,6 +129,52 @@ def train_network(
 ) -> NetworkResult:
     """Train one network, go back to its best weights, and score it on the test split."""
     begin = time.perf_counter()
+    config, events = worker.job.config, worker.events
+    with in_training(worker, network, loss, cut) as net:
+        progress, waited = fit(worker, net, loss)
+        net.saver.restore_best(progress)
+        valid = score_split(worker, net.engine, net.feed, "valid", loss)
+        test = score_split(worker, net.engine, net.feed, "test", loss, network.name)
+        log_scores(events, network.name, progress.step, "test", test)
+        settings = net.engine.config
+        weights = net.saver.best_folder(progress)
+    assert progress.best_epoch is not None
+    result = Fit(
+        read_losses(worker.job.losses(network.name)),
+        math.ceil(progress.step * config.batch_size / net.feed.order.rows),
+        progress.best_epoch,
+        weights,
+        progress.seconds,
+        waited,
+        progress.skipped,
+    )
+    seconds = time.perf_counter() - begin
+    return NetworkResult(network.name, net.plan, result, valid, test, settings, seconds)
+
+
+@dataclass(frozen=True)
+class InTraining:
+    """A network on the workers, with what feeds it and what saves it.
+
+    Attributes:
+        progress: how far it was when it was set up.
+    """
+
+    plan: StagePlan
+    engine: Engine
+    feed: Feed
+    saver: Saver
+    progress: Progress
+
+
+@contextmanager
+def in_training(
+    worker: Worker, network: Network, loss: Loss, cut: CutMethod | tuple[int, ...]
+) -> Iterator[InTraining]:
+    """Set a network up, from its newest checkpoint if there is one; take it down in the end.
+
+    When all workers leave it in the same way, others can follow in the same processes.
+    """
     job, config, data, events = worker.job, worker.job.config, worker.data, worker.events
     layers = network.layers(config.size, shape_of(data.schema))
     init = config.init if network is get_recipe(config.recipe).network else InitConfig()
@@ -151,34 +207,19 @@ def train_network(
         if progress.step:
             grid = f"{worker.grid.stages} x {worker.grid.replicas}"
             events.note(network.name, f"goes on at step {progress.step:,}, on {grid}")
-        progress, waited = fit(worker, engine, feed, saver, progress, loss)
-        saver.restore_best(progress)
-        valid = score_split(worker, engine, feed, "valid", loss)
-        test = score_split(worker, engine, feed, "test", loss, network.name)
-        log_scores(events, network.name, progress.step, "test", test)
+        yield InTraining(plan, engine, feed, saver, progress)
+    except (CalledAwayError, PrunedError, TrainingDivergedError):
+        saver.close()
+        engine.close()
+        raise
     except BaseException:
         saver.close(_LAST_WRITE)
         raise
     saver.close()
-    settings = engine.config
     engine.close()
-    assert progress.best_epoch is not None
-    result = Fit(
-        read_losses(job.losses(network.name)),
-        math.ceil(progress.step * config.batch_size / order.rows),
-        progress.best_epoch,
-        saver.best_folder(progress),
-        progress.seconds,
-        waited,
-        progress.skipped,
-    )
-    seconds = time.perf_counter() - begin
-    return NetworkResult(network.name, plan, result, valid, test, settings, seconds)
 
 
-def fit(
-    worker: Worker, engine: Engine, feed: Feed, saver: Saver, progress: Progress, loss: Loss
-) -> tuple[Progress, float]:
+def fit(worker: Worker, net: InTraining, loss: Loss) -> tuple[Progress, float]:
     """Take optimizer steps until the epochs are done or validation stops improving.
 
     Returns:
@@ -186,9 +227,11 @@ def fit(
 
     Raises:
         CalledAwayError: the run shall go on elsewhere.
+        PrunedError: the training shall end.
         TrainingDivergedError: a loss makes no sense.
     """
     job, config, layout, events = worker.job, worker.job.config, worker.layout, worker.events
+    engine, feed, saver, progress = net.engine, net.feed, net.saver, net.progress
     if progress.finished:
         return progress, 0.0
     clock = Clock(feed.order.rows, layout.batch_size, config.epochs, job.max_steps)
@@ -230,6 +273,8 @@ def fit(
                 if progress.best_step == step + 1:
                     saver.save_best(progress)
             done = step + 1 == clock.steps or (ends and progress.exhausted(config.patience))
+            if ends and unwanted(worker, clock.epoch(step), scores) and not done:
+                raise PrunedError
             if decision.save or done:
                 progress = progress.model_copy(update={"finished": done})
                 saver.save(progress)
@@ -245,6 +290,15 @@ def fit(
             f"{progress.network}: no epoch had a finite validation {config.monitor}"
         )
     return progress, waited
+
+
+def unwanted(worker: Worker, epoch: int, scores: Scores) -> bool:
+    """Ask whoever watches the training, if anybody does; every worker gets the answer."""
+    watcher, reporter = worker.watcher, worker.grid.reporter
+    if watcher is None:
+        return False
+    answer = together(lambda: worker.rank == reporter and watcher(epoch, scores), worker.device)
+    return told(answer, source=reporter)
 
 
 def plan_stages(

@@ -8,7 +8,7 @@ which baselines; default hyper-parameters. See ``trainer/recipes/danq.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,6 +128,8 @@ class Recipe:
         ablations: networks trained beside the model, as baselines.
         estimators: other baselines.
         defaults: from size name to configuration, see ``trainer.config.RunConfig``.
+        space: of a sweep that names none: tables of settings, see ``jobs.sweep.space``; they win
+            over ranges around the defaults.
     """
 
     name: str
@@ -142,6 +144,7 @@ class Recipe:
     ablations: Sequence[Network]
     estimators: Sequence[EstimatorBaseline]
     defaults: Callable[[str], Mapping[str, Any]]
+    space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def networks(self, baselines: bool) -> list[Network]:
         """Return the model, followed by its ablations if baselines are asked for."""

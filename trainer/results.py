@@ -20,6 +20,8 @@ from trainer.planning.costs import LayerCost
 from trainer.planning.streams import owner
 
 _LAYOUT = "micro-batch"
+CALL = "called-away"
+"""File in a run's folder that asks its workers to save and leave."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,16 @@ class TrainJob:
         run_folder: Path,
         device: Device,
         max_steps: int | None = None,
+        labels: LabelStatistics | None = None,
     ) -> TrainJob:
         """Make a job on the grid that the configuration asks for.
 
         What needs all labels (their statistics, the weights of samples) is made here, once: workers
-        read only their own.
+        read only their own. ``labels`` may be given where they are known.
         """
         grid = grid_of(config.grid)
         layout = lay_out(config.batch_size, grid, config.grid.micro_batches)
-        labels = label_statistics(data, "labels", "train")
+        labels = labels or label_statistics(data, "labels", "train")
         job = cls(config, data.place, run_folder, device, grid, layout, labels, max_steps=max_steps)
         if config.sampling.name != "uniform" and not job._draws.is_file():
             weights = sampling_weights(data, "labels", "train", config.sampling)
@@ -135,7 +138,7 @@ class TrainJob:
 
     @property
     def _call(self) -> Path:
-        return self.run_folder / "called-away"
+        return self.run_folder / CALL
 
 
 @dataclass(frozen=True)

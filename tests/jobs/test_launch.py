@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,17 +136,3 @@ def test_waiting_ends_with_the_remedy(made: Made) -> None:
     with pytest.raises(InputError, match="no room for the 2 worker") as caught:
         made.run(wait=0.01)
     assert f"--resume {made.job.run_folder}" in str(caught.value)
-
-
-def test_the_time_limit_of_silent_workers_is_set_and_put_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    name = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
-    monkeypatch.delenv(name, raising=False)
-    with launch._time_limit(7.5):
-        assert os.environ[name] == "7.5"
-    assert name not in os.environ
-    monkeypatch.setenv(name, "9")
-    with launch._time_limit(7.5):
-        assert os.environ[name] == "7.5"
-    assert os.environ[name] == "9"
