@@ -9,19 +9,29 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from jobs.sweep.messages import (
+    CANCELLED,
+    PAUSED,
+    WAIT,
+    Assignment,
+    News,
+    Opening,
+    Running,
+    Snapshot,
+    Told,
+)
 from jobs.sweep.space import Space
 from jobs.sweep.study import (
-    Lease,
     LeaseLostError,
-    SweepPlan,
     give_lease_back,
     make_sampler,
     open_storage,
     open_study,
+    planned_trials,
     renew_lease,
     take_lease,
 )
@@ -29,129 +39,12 @@ from jobs.sweep.study import (
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-WAIT: Literal["wait"] = "wait"
-"""Answer to a slot that asks for a trial: none now, ask again."""
-
-PAUSED, CANCELLED = "paused", "cancelled"
-"""Why no trial is handed out, not even one that was begun."""
-
-Ending = Literal["complete", "pruned", "failed", "returned"]
 _RENEW = 10.0  # seconds between two renewals of the lease
 VALUES, ATTEMPTS, CRASHES, RUN_ID, SECONDS, REASON, WALL = (
     f"replisome.{name}"
     for name in ("values", "attempts", "crashes", "run_id", "seconds", "reason", "wall_seconds")
 )
 """Attributes of a trial in the storage; the last one of the study."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When a sweep ends by itself.
-
-    Attributes:
-        trials: that end, well or not.
-        seconds: of wall time, over all drivers.
-        worker_seconds: seconds of workers (GPUs, or shares of CPUs), over all trials.
-    """
-
-    trials: int | None = None
-    seconds: float | None = None
-    worker_seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Opening:
-    """How a board opens its study."""
-
-    url: str
-    name: str
-    plan: SweepPlan
-    lease: Lease
-    budget: Budget
-    retries: int
-    resume: bool
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A trial for a slot.
-
-    Attributes:
-        number: of the trial, from 0.
-        values: settings by dotted name.
-        attempt: how often it was begun before.
-    """
-
-    number: int
-    values: dict[str, Any]
-    attempt: int
-
-
-@dataclass(frozen=True)
-class Told:
-    """How a trial ended.
-
-    Attributes:
-        ending: "returned": it did not end, and shall be handed out again.
-        values: of the objectives; for "complete".
-        reason: of a failure.
-        seconds: wall time in its slot.
-        extra: numbers worth keeping with it.
-    """
-
-    ending: Ending
-    values: tuple[float, ...] = ()
-    reason: str = ""
-    seconds: float = 0.0
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Running:
-    """A trial at work."""
-
-    number: int
-    slot: int
-    values: dict[str, Any]
-    began: float
-    attempt: int
-    epoch: int = 0
-    value: float = math.nan
-
-
-@dataclass(frozen=True)
-class News:
-    """Something that happened: a trial began, ended, or goes back to be done again."""
-
-    kind: Literal["began", "ended", "again"]
-    number: int
-    slot: int
-    values: dict[str, Any]
-    attempt: int
-    told: Told | None = None
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """How a sweep is doing.
-
-    Attributes:
-        counts: trials by state: complete, pruned, failed, running, waiting.
-        running: those at work.
-        best: number and objective values of the best trial, or of the first of the Pareto front.
-        wall_seconds: of all drivers.
-        worker_seconds: of all trials.
-        closing: why no trial is handed out any more, if so.
-        away: since when the storage does not answer; None if it does.
-    """
-
-    counts: Mapping[str, int]
-    running: tuple[Running, ...]
-    best: tuple[int, tuple[float, ...]] | None
-    wall_seconds: float
-    worker_seconds: float
-    closing: str | None
-    away: float | None
 
 
 @dataclass
@@ -233,6 +126,8 @@ class Board:
         self._running[assignment.number] = Running(
             assignment.number, slot, assignment.values, time.time(), assignment.attempt
         )
+        if assignment.attempt:
+            self._set(self._trials[assignment.number].trial, ATTEMPTS, assignment.attempt)
         self._tell_news("began", assignment, slot)
         return assignment
 
@@ -385,6 +280,7 @@ class Board:
                     )
                     values = frozen.user_attrs.get(VALUES)
                     if values is None:  # its driver died between asking and writing
+                        self._study.sampler = make_sampler(self._plan, frozen.number)
                         values = self._drawn(trial)
                     attempt = int(frozen.user_attrs.get(ATTEMPTS, 0)) + 1
                     self._again.append(Assignment(frozen.number, values, attempt))
@@ -403,14 +299,11 @@ class Board:
             StopIteration: the list or the grid is at its end.
         """
         if self._asked is None:
-            from optuna.samplers import GridSampler
-
             number = len(self._study.get_trials(deepcopy=False))
-            if self._plan.members and number >= len(self._plan.members):
+            planned = planned_trials(self._plan)
+            if planned is not None and number >= planned:
                 raise StopIteration
-            sampler = self._study.sampler = make_sampler(self._plan, number)
-            if isinstance(sampler, GridSampler) and sampler.is_exhausted(self._study):
-                raise StopIteration
+            self._study.sampler = make_sampler(self._plan, number)
             self._asked = self._study.ask()
         trial = self._asked  # kept until its values are written, should the storage go away
         assignment = Assignment(trial.number, self._drawn(trial), 0)
@@ -431,7 +324,6 @@ class Board:
         again = replace(assignment, attempt=assignment.attempt + 1)
         self._again.append(again)
         at_hand = self._trials[assignment.number]
-        self._set(at_hand.trial, ATTEMPTS, again.attempt)
         self._set(at_hand.trial, SECONDS, at_hand.seconds)
         self._tell_news("again", assignment, slot, told)
         self._write_out()

@@ -19,8 +19,9 @@ from jobs.cluster import Share, cluster, share
 from jobs.console import Console
 from jobs.provenance import command_line, git_commit
 from jobs.runfolder import RunFolder
-from jobs.sweep.board import PAUSED, Board, Budget, News, Opening, Snapshot
+from jobs.sweep.board import Board
 from jobs.sweep.folder import SweepIdentity, SweepStatus
+from jobs.sweep.messages import PAUSED, Budget, News, Opening, Snapshot
 from jobs.sweep.pages import Pages, Sweep
 from jobs.sweep.results import record_sweep
 from jobs.sweep.slot import SlotJob, trial_folder

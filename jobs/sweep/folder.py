@@ -14,7 +14,7 @@ from typing import Any, Self
 from data_shards.documents import Document
 from data_shards.errors import InputError
 from jobs.runfolder import RunFolder
-from jobs.sweep.board import Snapshot
+from jobs.sweep.messages import Snapshot
 from jobs.sweep.study import masked
 
 _IDENTITY, _STATUS, _COMMAND = "sweep.json", "status.json", "command"

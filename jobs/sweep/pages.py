@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_shards.store.location import Location
 from jobs.runfolder import Identity, RunFolder
-from jobs.sweep.board import News
+from jobs.sweep.messages import News
 from jobs.sweep.slot import trial_folder
 from jobs.sweep.study import ObjectiveName
 from jobs.tracking import Delivery, log_dataset, log_parameters

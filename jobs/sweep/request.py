@@ -13,9 +13,9 @@ from data_shards.documents import parse, read_toml
 from data_shards.errors import InputError
 from jobs.configure import configure, preflight
 from jobs.runfolder import RunFolder, create_run_folder
-from jobs.sweep.board import Budget
 from jobs.sweep.campaign import Request
 from jobs.sweep.folder import SweepIdentity, find_sweep
+from jobs.sweep.messages import Budget
 from jobs.sweep.results import load_study
 from jobs.sweep.space import Space, default_space, nested
 from jobs.sweep.study import (

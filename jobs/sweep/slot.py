@@ -20,7 +20,7 @@ import tomli_w
 from data_shards.documents import parse
 from data_shards.errors import InputError
 from data_shards.store.location import Location
-from jobs.sweep.board import Assignment, Told
+from jobs.sweep.messages import Assignment, Told
 from jobs.sweep.space import nested
 from jobs.sweep.study import ObjectiveName
 from trainer.config import Device, RunConfig, merge

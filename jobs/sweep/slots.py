@@ -12,7 +12,7 @@ from jobs.cluster import Share
 from jobs.launch import run_group
 from jobs.lost import MemoryLostError, NodeLostError, WorkersLostError
 from jobs.nodes import Node, most_replicas, place, responding
-from jobs.sweep.board import Told
+from jobs.sweep.messages import Told
 from jobs.sweep.slot import SlotJob, work_slot
 from trainer.grid import Grid, grid_of
 

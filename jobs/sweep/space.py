@@ -57,13 +57,12 @@ class Parameter(Document):
 
     @model_validator(mode="after")
     def _range_or_choices(self) -> Self:
-        if (self.choices is None) == (self.low is None):
-            raise ValueError("say low and high, or choices")
         if self.choices is not None:
-            if self.high is not None or self.log or self.step is not None:
-                raise ValueError("choices take no high, log or step")
+            if any(said is not None for said in (self.low, self.high, self.step)) or self.log:
+                raise ValueError("choices take no low, high, log or step")
             return self
-        assert self.low is not None
+        if self.low is None:
+            raise ValueError("say low and high, or choices")
         if self.high is None or self.high < self.low:
             raise ValueError("a range needs low and, not below it, high")
         if self.log and self.low <= 0:

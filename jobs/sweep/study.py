@@ -6,10 +6,12 @@ refused. It carries a lease, which its driver renews; a second driver is refused
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +21,7 @@ from pydantic import Field
 
 from data_shards.documents import Document
 from data_shards.errors import InputError
-from data_shards.hashing import key
+from data_shards.hashing import key, permutation
 from jobs.sweep.space import Direction, Space, differences
 
 if TYPE_CHECKING:
@@ -254,7 +256,9 @@ def make_sampler(plan: SweepPlan, number: int) -> BaseSampler:
     study would else repeat the points of the one before.
     """
     from optuna import samplers
+    from optuna.exceptions import ExperimentalWarning
 
+    warnings.simplefilter("ignore", ExperimentalWarning)  # of QMC and fixed points, for years
     drawn = key(plan.seed, number, 0x5EED) & 0xFFFF_FFFF
     fixed = plan.seed & 0xFFFF_FFFF
     match plan.sampler:
@@ -267,9 +271,33 @@ def make_sampler(plan: SweepPlan, number: int) -> BaseSampler:
         case "qmc":
             return samplers.QMCSampler(seed=fixed, scramble=True, warn_independent_sampling=False)
         case "grid":
-            return samplers.GridSampler(plan.search_space().grid(), seed=fixed)
+            # Optuna's own stops a loop of its own at the end, which there is none of here.
+            return samplers.PartialFixedSampler(
+                grid_point(plan, number), samplers.RandomSampler(seed=drawn)
+            )
         case "random" | "list":
             return samplers.RandomSampler(seed=drawn)
+
+
+def planned_trials(plan: SweepPlan) -> int | None:
+    """Return how many trials a list or a grid has; None where there is no end."""
+    if plan.members:
+        return len(plan.members)
+    if plan.sampler == "grid":
+        return math.prod(len(values) for values in plan.search_space().grid().values())
+    return None
+
+
+def grid_point(plan: SweepPlan, number: int) -> dict[str, Any]:
+    """Return the point of a grid that a trial gets: each one once, in an order by the seed."""
+    grid = plan.search_space().grid()
+    sizes = [len(values) for values in grid.values()]
+    place = int(permutation(math.prod(sizes), plan.seed)[number % math.prod(sizes)])
+    point = {}
+    for (name, values), size in zip(grid.items(), sizes, strict=True):
+        place, digit = divmod(place, size)
+        point[name] = values[digit]
+    return point
 
 
 def make_pruner(plan: SweepPlan) -> BasePruner:
@@ -279,7 +307,7 @@ def make_pruner(plan: SweepPlan) -> BasePruner:
     epochs = int(plan.config["epochs"])
     match plan.pruner:
         case "median":
-            return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
+            return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
         case "halving":
             return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
         case "hyperband":

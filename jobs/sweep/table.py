@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jobs.sweep.board import Budget, News, Running, Snapshot
+from jobs.sweep.messages import Budget, News, Running, Snapshot
 from jobs.sweep.study import ObjectiveName
 
 _LAST = 8  # ended trials that the table shows
