@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help demo test check lint types unit browser clean
+.PHONY: help demo test check lint types unit services clean
 
 help:
 	@echo "make demo    simulate a genome, train DanQ in two pipeline stages, compare, log (minutes)"
@@ -14,7 +14,7 @@ help:
 demo: .venv/.installed
 	$(BIN)/replisome demo
 
-test: .venv/.installed browser check
+test: .venv/.installed services check
 
 check: lint types unit
 
@@ -26,7 +26,7 @@ types: .venv/.installed
 	$(BIN)/mypy
 
 unit: .venv/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # torch comes first and alone: asked for together with the rest, pip may choose another build of it.
 .venv/.installed: pyproject.toml constraints.txt
@@ -38,16 +38,20 @@ unit: .venv/.installed
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# One test looks at the MLflow page in a real browser. As root on Debian (a container, CI) it is
-# installed; elsewhere that test is skipped where there is none.
-browser:
-	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
-		command -v $$name > /dev/null && exit 0; \
-	done; \
+# Some tests look at the MLflow page in a real browser, some start a PostgreSQL server. As root on
+# Debian (a container, CI) both are installed; elsewhere those tests are skipped where they are not.
+services:
+	@missing=""; \
+	command -v chromium > /dev/null || command -v chromium-browser > /dev/null || \
+		command -v google-chrome > /dev/null || missing="chromium"; \
+	command -v pg_ctl > /dev/null || ls /usr/lib/postgresql/*/bin/pg_ctl > /dev/null 2>&1 || \
+		missing="$$missing postgresql"; \
+	[ -z "$$missing" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-		apt-get update -qq && apt-get install -y -qq chromium > /dev/null; \
+		apt-get update -qq && \
+			DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing > /dev/null; \
 	else \
-		echo "no Chromium here: the test of the MLflow page is skipped (Debian: apt install chromium)"; \
+		echo "not here: $$missing; tests that need it are skipped (Debian: apt install $$missing)"; \
 	fi
 
 clean:

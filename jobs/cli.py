@@ -13,8 +13,10 @@ import typer
 
 from data_shards.errors import InputError
 from jobs.cli_data import data_app
+from jobs.cli_jobs import doctor, jobs_app, submit
 from jobs.cli_plan import plan
 from jobs.cli_sweep import sweep_app
+from jobs.cli_track import track_app
 from jobs.cli_trained import evaluate, export, predict
 from jobs.command import Json, RecipeName, failed, run
 from jobs.console import Console
@@ -47,6 +49,8 @@ recipes_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(sweep_app, name="sweep")
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(track_app, name="track")
 app.add_typer(recipes_app, name="recipes")
 
 Runs = Annotated[Path, typer.Option(help="Folder of all runs and of the tracking database.")]
@@ -271,7 +275,7 @@ def train(
 
 
 app.command()(plan)
-for command in (export, evaluate, predict):
+for command in (export, evaluate, predict, submit, doctor):
     app.command()(command)
 
 
@@ -305,19 +309,39 @@ def ui(
     runs: Runs = Path("runs"),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 5000,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="Database: postgresql://user@host/db. [default: sqlite in the runs folder, or "
+            "MLFLOW_BACKEND_STORE_URI]",
+            envvar="MLFLOW_BACKEND_STORE_URI",
+            show_envvar=False,
+        ),
+    ] = None,
+    artifacts: Annotated[
+        str | None, typer.Option(help="Where files are: s3://bucket/path. [default: runs folder]")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Another name under which browsers reach it; repeatable."),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Serve the MLflow pages of the runs until Ctrl-C.
 
-    With --json, stdout gets one object with the address as soon as the page answers.
+    Beyond this machine (--host 0.0.0.0) it wants a password. With --json, stdout gets one object
+    with the address as soon as the page answers.
 
-    Example: replisome ui --port 5000
+    \b
+    Examples:
+      replisome ui --port 5000
+      replisome ui --host 0.0.0.0 --backend postgresql://mlflow@db/mlflow --artifacts s3://lab/runs
     """
-    from jobs.ui import serve
+    from jobs.ui import Service, serve
 
     console = Console(json_)
     try:
-        serve(runs, host, port, console)
+        serve(Service(runs, host, port, backend, artifacts, tuple(allow_host or ())), console)
     except InputError as error:
         raise failed(console, str(error), 2) from None
     except RuntimeError as error:

@@ -28,6 +28,8 @@ def run(json_mode: bool, work: Callable[[Console], dict[str, Any]]) -> None:
         raise failed(console, str(error), 2) from None
     except KeyboardInterrupt:
         raise failed(console, "interrupted", 130) from None
+    except typer.Exit:
+        raise
     except Exception as error:
         if "REPLISOME_TRACEBACK" in os.environ:
             raise

@@ -9,6 +9,7 @@ from data_shards.dataset import ShardedDataset
 from data_shards.documents import parse, read_toml
 from data_shards.errors import InputError
 from jobs.console import Console
+from jobs.journal import Ledger
 from jobs.provenance import versions
 from jobs.runfolder import RunFolder, find_run_folder
 from trainer.checkpoint.export import DESCRIPTION, MODEL, export_model
@@ -76,7 +77,7 @@ def export(
         "output": "logits, float32, shape (batch, tasks)",
         "tasks": list(schema.task_names),
         "run": f"{folder.experiment}/{folder.name}",
-        "run_id": identity.run_id,
+        "run_id": Ledger.of(folder.path).run_id,
         "data_fingerprint": identity.fingerprint,
         "config": config.model_dump(mode="json"),
         "versions": versions(),

@@ -33,63 +33,35 @@ def read_series(log: Path, name: str) -> Series:
 
 def draw_training(log: Path) -> Figure:
     """Training and validation loss, and validation AUROC and AUPR, against the optimizer step."""
-    figure = _figure(11, 4)
+    figure = new_figure(11, 4)
     left, right = figure.subplots(1, 2)
     train, valid = read_series(log, "train/loss"), read_series(log, "valid/loss")
     for colour, network in zip(_COLOURS, train, strict=False):
         left.plot(*train[network], color=colour, alpha=0.45, linewidth=1, label=f"{network}, train")
         if network in valid:
             left.plot(*valid[network], color=colour, marker="o", label=f"{network}, validation")
-    _label(left, "optimizer step", "loss")
+    name_axes(left, "optimizer step", "loss")
     for style, metric in (("-", "auroc"), ("--", "aupr")):
         for colour, (network, points) in zip(
             _COLOURS, read_series(log, f"valid/{metric}").items(), strict=False
         ):
             label = f"{network}, {metric.upper()}"
             right.plot(*points, color=colour, linestyle=style, marker=".", label=label)
-    _label(right, "optimizer step", "mean over tasks, validation")
-    return figure
-
-
-def draw_roc(scores: Scores) -> Figure:
-    """ROC curves of the test split, a line a task."""
-    figure = _figure(6, 5.5)
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.75", linewidth=1)
-    areas = {score.task: score.auroc for score in scores.tasks}
-    for number, curve in enumerate(scores.curves[:_MAX_CURVES]):
-        label = f"{curve.task} ({areas[curve.task]:.3f})"
-        axes.plot(curve.fpr, curve.tpr, color=_colour(number), label=label)
-    _label(axes, "false positive rate", "true positive rate")
-    axes.set_title(_title("ROC, test", len(scores.curves)))
-    return figure
-
-
-def draw_pr(scores: Scores) -> Figure:
-    """Precision-recall curves of the test split, a line a task."""
-    figure = _figure(6, 5.5)
-    axes = figure.subplots()
-    areas = {score.task: score.aupr for score in scores.tasks}
-    for number, curve in enumerate(scores.curves[:_MAX_CURVES]):
-        label = f"{curve.task} ({areas[curve.task]:.3f})"
-        axes.plot(curve.recall, curve.precision, color=_colour(number), label=label)
-    _label(axes, "recall", "precision")
-    axes.set_ylim(0, 1.02)
-    axes.set_title(_title("Precision-recall, test", len(scores.curves)))
+    name_axes(right, "optimizer step", "mean over tasks, validation")
     return figure
 
 
 def draw_comparison(models: Mapping[str, Scores]) -> Figure:
     """AUROC and AUPR of each task on the test split, the model beside its baselines."""
     tasks = [score.task for score in next(iter(models.values())).tasks][:_MAX_CURVES]
-    figure = _figure(max(8.0, 2.0 + 1.1 * len(tasks)), 6)
+    figure = new_figure(max(8.0, 2.0 + 1.1 * len(tasks)), 6)
     rows = figure.subplots(2, 1, sharex=True)
     width = 0.8 / len(models)
     for axes, metric in zip(rows, ("auroc", "aupr"), strict=True):
         for number, (name, scores) in enumerate(models.items()):
             values = [getattr(score, metric) for score in scores.tasks[:_MAX_CURVES]]
             places = [i + number * width for i in range(len(tasks))]
-            axes.bar(places, values, width * 0.92, color=_colour(number), label=name)
+            axes.bar(places, values, width * 0.92, color=colour_of(number), label=name)
         axes.set_ylabel(metric.upper())
         axes.set_ylim(0, 1)
         axes.grid(axis="y", color="0.9")
@@ -110,7 +82,7 @@ def draw_stages(plans: Mapping[str, StagePlan]) -> Figure:
     The width of a block is the layer's measured time (forward and backward, one micro-batch); where
     nothing was measured, all blocks are equally wide.
     """
-    figure = _figure(10, 1.2 + 1.1 * len(plans))
+    figure = new_figure(10, 1.2 + 1.1 * len(plans))
     rows = figure.subplots(len(plans), 1, squeeze=False)[:, 0]
     for axes, (name, plan) in zip(rows, plans.items(), strict=True):
         widths = [cost.seconds * 1e3 for cost in plan.costs] or [1.0] * len(plan.layers)
@@ -118,7 +90,7 @@ def draw_stages(plans: Mapping[str, StagePlan]) -> Figure:
         for index, (layer, width) in enumerate(zip(plan.layers, widths, strict=True)):
             stage = plan.stage_of(index)
             label = f"stage {stage}" if index in plan.cut[: plan.stages] else None
-            axes.barh(0, width, left=left, color=_colour(stage), edgecolor="white", label=label)
+            axes.barh(0, width, left=left, color=colour_of(stage), edgecolor="white", label=label)
             if width > 0.012 * len(layer) * sum(widths):
                 axes.text(
                     left + width / 2, 0, layer, ha="center", va="center", color="white", fontsize=8
@@ -138,20 +110,20 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty figure; inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _label(axes: Axes, x: str, y: str) -> None:
+def name_axes(axes: Axes, x: str, y: str) -> None:
+    """Name the axes, and show a grid and a legend."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(color="0.92")
-    axes.legend(fontsize=8, frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False)
 
 
-def _colour(number: int) -> str:
+def colour_of(number: int) -> str:
+    """Return the colour of a line by its number."""
     return _COLOURS[number % len(_COLOURS)]
-
-
-def _title(what: str, curves: int) -> str:
-    return what if curves <= _MAX_CURVES else f"{what}, first {_MAX_CURVES} of {curves} tasks"

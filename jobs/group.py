@@ -45,6 +45,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]  # ray has no types
         super().__init__(**settings)
         self._storage, self._hang_seconds = storage, hang_seconds
         self._controller: Any = None
+        self._work: Any = None
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         callbacks = [
@@ -61,8 +62,14 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]  # ray has no types
             num_cpus=0, label_selector=here, runtime_env={"env_vars": environment}
         )(TrainController)
         self._controller = controller.remote(**settings)
-        ray.get(self._controller.run.remote())
+        self._work = self._controller.run.remote()
+        ray.get(self._work)
         return ray.get(self._controller.get_result.remote())
+
+    def wait(self, seconds: float) -> None:
+        """After an interrupt: wait for workers that were asked to leave, so long at most."""
+        if self._work is not None:
+            ray.wait([self._work], timeout=seconds)
 
     def close(self) -> None:
         """End what is left of the group: workers that still run, and the room that it held."""

@@ -26,6 +26,7 @@ _WAIT = 600.0  # seconds that a run without a single replica waits for nodes
 
 _RELEASE, _PAUSE = 5.0, 0.1  # seconds that Ray may take to take workers' resources back; each look
 
+_LEAVE = 60.0  # seconds that interrupted workers get to save
 _HANG = 120.0  # seconds
 
 Say = Callable[[str], None]
@@ -74,6 +75,7 @@ def launch(
                     storage,
                     found=found,
                     hang_seconds=job.config.failure.hang_seconds,
+                    leave=partial(_leave, job, say),
                 )
             if outcome.results is not None:
                 return outcome.results
@@ -90,6 +92,11 @@ def launch(
         look = partial(responding, mute, say)
         grid, found = _room(job, wanted, workers.resources, look, say, wait)
         job = job.on(grid, attempt)
+
+
+def _leave(job: TrainJob, say: Say) -> None:
+    say("interrupted: the state is saved first; once more ends it at once")
+    job.call_away("interrupted")
 
 
 def _begun(storage: Path) -> int:
@@ -115,6 +122,7 @@ def run_group(
     *,
     found: Sequence[Node] | None = None,
     hang_seconds: float = _HANG,
+    leave: Callable[[], None] | None = None,
 ) -> R:
     """Run a function on the workers of a grid, once.
 
@@ -126,6 +134,7 @@ def run_group(
         storage: folder for Ray Train's own files and for ours about the workers.
         found: the nodes to use; by default those that Ray takes for alive.
         hang_seconds: a worker that is silent for so long counts as lost.
+        leave: on an interrupt, asks the workers to leave; they get some seconds for it.
 
     Returns:
         What the worker of rank 0 returned.
@@ -176,6 +185,11 @@ def run_group(
     except (ControllerError, PreemptionError) as error:
         first = str(getattr(error, "controller_failure", error)).strip().splitlines()[0]
         raise WorkersLostError(f"the workers could not be started: {first[:200]}") from error
+    except KeyboardInterrupt:
+        if leave is not None:
+            leave()
+            trainer.wait(_LEAVE)
+        raise
     finally:
         trainer.close()
     return returned

@@ -6,20 +6,19 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_shards.dataset import ShardedDataset
 from data_shards.shuffling import ShuffleQuality, shuffle_quality
-from jobs import figures
+from data_shards.store.schema import Schema
+from jobs import figures, figures_scores
 from jobs.chrome_trace import write_chrome_trace
 from jobs.cluster import Cluster, Share
 from jobs.figures_timeline import draw_timeline
-from jobs.model import assemble, log_model
+from jobs.journal import Journal
 from jobs.provenance import git_commit, versions
 from jobs.runfolder import RunFolder
-from jobs.tracking import log_parameters, tracking_uri
-from trainer.config import RunConfig, flatten
+from trainer.config import flatten
 from trainer.events import FILE_NAME
 from trainer.metrics import Scores
 from trainer.results import NetworkResult, TrainJob
@@ -27,7 +26,6 @@ from trainer.timeline import bounds, fractions, pipeline_efficiency, read_spans
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from mlflow.tracking import MlflowClient
 
 
 def run_parameters(
@@ -64,17 +62,15 @@ def mixing(job: TrainJob, data: ShardedDataset) -> ShuffleQuality:
 
 
 def record_results(
-    client: MlflowClient,
-    run_id: str,
+    journal: Journal,
     folder: RunFolder,
     results: Sequence[NetworkResult],
     scores: Mapping[str, Scores],
 ) -> None:
-    """Write plan, results and figures into the run's folder, and all of it to MLflow.
+    """Write plan, results and figures into the run's folder, and have MLflow show them.
 
     Args:
-        client: of the tracking store.
-        run_id: the run.
+        journal: of the run.
         folder: the run's folder, whose event log is complete.
         results: the model's, then its ablations'.
         scores: of each model and baseline on the test split.
@@ -82,30 +78,30 @@ def record_results(
     main = results[0]
     cuts = {f"cut.{result.network}": list(result.plan.cut) for result in results}
     weights = {f"parameters.{r.network}": sum(r.plan.parameters) for r in results}
-    log_parameters(client, run_id, cuts | weights)
+    journal.parameters(cuts | weights)
     folder.write_json("plan.json", {result.network: _plan(result) for result in results})
     folder.write_json("results.json", {name: score.plain() for name, score in scores.items()})
     log = folder.path / FILE_NAME
     pictures = {
         "training": figures.draw_training(log),
-        "roc": figures.draw_roc(main.test),
-        "precision_recall": figures.draw_pr(main.test),
+        "roc": figures_scores.draw_roc(main.test),
+        "precision_recall": figures_scores.draw_pr(main.test),
+        "calibration": figures_scores.draw_calibration(main.test),
+        "confusion": figures_scores.draw_confusion(main.test),
+        "ranking": figures_scores.draw_ranking(main.test),
         "comparison": figures.draw_comparison(scores),
         "stages": figures.draw_stages({result.network: result.plan for result in results}),
     }
     for result in results:
-        pictures |= _timeline(client, run_id, folder, result)
+        pictures |= _timeline(journal, folder, result)
     for name, figure in pictures.items():
-        path = figures.save(figure, folder.figures / f"{name}.png")
-        client.log_artifact(run_id, str(path), "figures")
-    client.set_tag(run_id, "mlflow.note.content", results_table(scores))
+        journal.file(figures.save(figure, folder.figures / f"{name}.png"), "figures")
+    journal.tags({"mlflow.note.content": results_table(scores)})
     for name in ("config.toml", "plan.json", "results.json"):
-        client.log_artifact(run_id, str(folder.path / name))
+        journal.file(folder.path / name)
 
 
-def _timeline(
-    client: MlflowClient, run_id: str, folder: RunFolder, result: NetworkResult
-) -> dict[str, Figure]:
+def _timeline(journal: Journal, folder: RunFolder, result: NetworkResult) -> dict[str, Figure]:
     """Log where the time of a traced step went: fractions a stage, and a trace for browsers."""
     name, stages = result.network, result.plan.stages
     spans = read_spans(folder.path / "trace" / f"{name}.json")
@@ -115,15 +111,25 @@ def _timeline(
     shares = {
         rank: fractions(spans, rank, begin, end) for rank in sorted({span.rank for span in spans})
     }
-    for rank, share in shares.items():
-        for kind, value in asdict(share).items():
-            client.log_metric(run_id, f"timeline/{name}/worker{rank}/{kind}", value)
+    numbers = {
+        f"timeline/{name}/worker{rank}/{kind}": value
+        for rank, share in shares.items()
+        for kind, value in asdict(share).items()
+    }
     if stages > 1:
-        efficiency = pipeline_efficiency(spans, stages)
-        client.log_metric(run_id, f"timeline/{name}/efficiency", efficiency)
+        numbers[f"timeline/{name}/efficiency"] = pipeline_efficiency(spans, stages)
+    journal.metrics(numbers)
     path = write_chrome_trace(spans, stages, folder.path / "trace" / f"{name}.chrome.json")
-    client.log_artifact(run_id, str(path), "trace")
+    journal.file(path, "trace")
     return {f"timeline_{name}": draw_timeline(spans, shares, stages, f"one step of {name}")}
+
+
+def data_schema(schema: Schema) -> dict[str, str]:
+    """Name the fields of a data set with MLflow's types, for its page."""
+    return {
+        f"sequence ({schema.window.length})": "integer",
+        f"labels ({len(schema.tasks)})": "boolean",
+    }
 
 
 def results_table(scores: Mapping[str, Scores]) -> str:
@@ -144,19 +150,6 @@ def results_table(scores: Mapping[str, Scores]) -> str:
         ]
         lines.append(f"| {tasks[0].task} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def record_model(
-    run_id: str,
-    folder: RunFolder,
-    runs: Path,
-    config: RunConfig,
-    data: ShardedDataset,
-    weights: Path,
-) -> str:
-    """Enter the trained model in MLflow and its registry; return its URI."""
-    network = assemble(config, data.schema, weights)
-    return log_model(network, data.schema, folder.experiment, run_id, tracking_uri(runs))
 
 
 def _plan(result: NetworkResult) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import tomli_w
 
 from data_shards.documents import Document
 from data_shards.errors import InputError
+from jobs.journal import Ledger
 from trainer.config import RunConfig
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -31,12 +32,10 @@ class Identity(Document):
     Attributes:
         data: place of its data set.
         fingerprint: of the data set.
-        run_id: MLflow's id of the run.
     """
 
     data: str
     fingerprint: str
-    run_id: str
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ def find_run_folder(root: Path, run: str) -> RunFolder:
             return _folder_at(given)
     found = [path.parent for path in sorted(root.glob(f"*/*/{_IDENTITY}"))]
     named = [path for path in found if path.name == run] or [
-        path for path in found if run in (path / _IDENTITY).read_text()
+        path for path in found if Ledger.of(path).run_id == run
     ]
     if len(named) != 1 or not run:
         known = ", ".join(f"{path.parent.name}/{path.name}" for path in found[-5:]) or "none"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from data_shards.errors import InputError
 from jobs.cluster import Cluster, Share, cluster, share
 from jobs.configure import continued, preflight
 from jobs.console import Bars, Console
+from jobs.journal import Journal, Status
 from jobs.provenance import command_line, git_commit
 from jobs.runfolder import Identity, RunFolder, create_run_folder, find_run_folder
 from trainer.config import RunConfig
@@ -25,11 +27,9 @@ from trainer.events import FILE_NAME, Event, EventWriter
 from trainer.grid import grid_of
 from trainer.recipe import EstimatorBaseline
 from trainer.recipes import get_recipe
-from trainer.system import file_name
 
 if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
-
+    from jobs.delivery import Delivery
     from trainer.metrics import Scores
     from trainer.results import TrainJob
 
@@ -60,8 +60,7 @@ class _Run:
     config: RunConfig
     data: ShardedDataset
     folder: RunFolder
-    client: MlflowClient
-    run_id: str
+    journal: Journal
 
 
 def train(request: TrainRequest, console: Console) -> dict[str, Any]:
@@ -77,8 +76,7 @@ def train(request: TrainRequest, console: Console) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         data = _checked(config, request.data, console)
         workers, found = _workers(config, stack, console)
-        from jobs.record import run_parameters
-        from jobs.tracking import log_dataset, open_store, start_run
+        from jobs.record import data_schema, run_parameters
         from trainer.results import TrainJob
 
         folder = create_run_folder(
@@ -87,24 +85,26 @@ def train(request: TrainRequest, console: Console) -> dict[str, Any]:
         stack.enter_context(folder.owned())
         folder.write_config(config)
         job = TrainJob.of(config, data, folder.path, workers.device)
-        client = open_store(request.runs)
         parameters = run_parameters(job, data, workers, found)
         tags = {
             "replisome.folder": str(folder.path),
+            "replisome.recipe": config.recipe,
+            "replisome.phase": "train",
+            "replisome.data": data.attributes.fingerprint[:12],
             "mlflow.source.name": command_line(),
             "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": git_commit() or "unknown",
             "mlflow.user": getpass.getuser(),
         }
-        run_id = start_run(client, request.runs, folder.experiment, folder.name, parameters, tags)
+        if job_id := os.environ.get("REPLISOME_JOB"):
+            tags["replisome.job"] = job_id
         fingerprint = data.attributes.fingerprint
-        folder.write_identity(
-            Identity(data=str(data.place), fingerprint=fingerprint, run_id=run_id)
-        )
+        folder.write_identity(Identity(data=str(data.place), fingerprint=fingerprint))
+        journal = Journal(folder.path)
+        journal.begin(folder.experiment, folder.name, parameters, tags)
+        journal.data(data.place, fingerprint, data_schema(data.schema))
         console.say(f"run {folder.experiment}/{folder.name}, in {folder.path}")
-        stack.enter_context(_closing_run(client, run_id))
-        log_dataset(client, run_id, data.place, fingerprint)
-        return _run(_Run(config, data, folder, client, run_id), job, workers, console)
+        return _run(_Run(config, data, folder, journal), job, workers, console)
 
 
 def resume(run: str, runs: Path, flags: Mapping[str, Any], console: Console) -> dict[str, Any]:
@@ -139,16 +139,14 @@ def resume(run: str, runs: Path, flags: Mapping[str, Any], console: Console) -> 
                 remedy="bring the old one back, or begin a new run",
             )
         workers, _ = _workers(config, stack, console)
-        from jobs.tracking import open_store
         from trainer.results import TrainJob
 
-        client = open_store(folder.root)
-        client.update_run(identity.run_id, status="RUNNING")
-        client.set_tag(identity.run_id, "replisome.resumed", command_line())
+        journal = Journal(folder.path)
+        journal.status("RUNNING")
+        journal.tags({"replisome.resumed": command_line()})
         console.say(f"run {folder.experiment}/{folder.name} goes on, in {folder.path}")
-        stack.enter_context(_closing_run(client, identity.run_id))
         job = TrainJob.of(config, data, folder.path, workers.device)
-        return _run(_Run(config, data, folder, client, identity.run_id), job, workers, console)
+        return _run(_Run(config, data, folder, journal), job, workers, console)
 
 
 def _checked(config: RunConfig, place: str, console: Console) -> ShardedDataset:
@@ -174,11 +172,15 @@ def _workers(
 def _run(run: _Run, job: TrainJob, workers: Share, console: Console) -> dict[str, Any]:
     """Train and score everything that the run compares, and record it."""
     from jobs.launch import launch
-    from jobs.record import record_model, record_results
+    from jobs.record import record_results
 
-    config, folder = run.config, run.folder
+    config, folder, journal = run.config, run.folder, run.journal
     recipe = get_recipe(config.recipe)
-    with console.bars() as bars, _delivering(run, recipe.network.name, workers.nodes, bars):
+    with (
+        console.bars() as bars,
+        _delivering(run, recipe.network.name, bars, console) as delivery,
+        _status(journal),
+    ):
         begin = time.perf_counter()
         bars.say("starting the workers ...")
         results = launch(job, workers, folder.log, bars.say)
@@ -193,17 +195,15 @@ def _run(run: _Run, job: TrainJob, workers: Share, console: Console) -> dict[str
         for baseline in recipe.estimators if config.baselines else ():
             with console.step(f"fit {baseline.name}"):
                 scores[baseline.name] = _score_estimator(baseline, run, bars)
-    with console.step("log figures and model"):
-        record_results(run.client, run.run_id, folder, results, scores)
-        model = record_model(
-            run.run_id, folder, folder.root, config, run.data, results[0].fit.weights
-        )
+        with console.step("draw figures"):
+            record_results(journal, folder, results, scores)
+        journal.model(results[0].fit.weights)
     return {
-        "run_id": run.run_id,
+        "run_id": delivery.run_id,
         "experiment": folder.experiment,
         "run": folder.name,
         "folder": str(folder.path),
-        "model": model,
+        "model": delivery.model,
         "data_fingerprint": run.data.attributes.fingerprint,
         "metrics": {name: score.plain() for name, score in scores.items()},
         "cut": {result.network: list(result.plan.cut) for result in results},
@@ -212,9 +212,9 @@ def _run(run: _Run, job: TrainJob, workers: Share, console: Console) -> dict[str
 
 
 @contextlib.contextmanager
-def _delivering(run: _Run, main: str, nodes: int, bars: Bars) -> Iterator[None]:
-    """Follow the run's event logs: progress to the bars, metrics to MLflow."""
-    from jobs.tracking import Delivery
+def _delivering(run: _Run, main: str, bars: Bars, console: Console) -> Iterator[Delivery]:
+    """Follow the run's event logs: progress to the bars, everything to MLflow."""
+    from jobs.delivery import Delivery, Store
 
     def watch(event: Event) -> None:
         if event.kind == "progress":
@@ -223,16 +223,17 @@ def _delivering(run: _Run, main: str, nodes: int, bars: Bars) -> Iterator[None]:
         elif event.kind == "note":
             bars.say(f"{event.network}: {event.text}")
 
-    folder = run.folder
-    logs = [folder.path / FILE_NAME, *(folder.log / file_name(n) for n in range(nodes))]
-    delivery = Delivery(
-        run.client, run.run_id, logs, main, watch, bars.say, folder.log / "delivered.json"
-    )
+    delivery = Delivery(Store(run.folder.root), run.folder.path, main, watch, bars.say)
     try:
-        yield
+        yield delivery
     finally:
-        if left := delivery.close():
-            bars.say(f"{left:,} metrics were not delivered to MLflow; all are in {logs[0]}")
+        with console.step("log to MLflow"):
+            left = delivery.close()
+        if left:
+            bars.say(
+                f"{left:,} entries wait on disk for MLflow: replisome track sync "
+                f"--runs {run.folder.root} delivers them"
+            )
 
 
 def _score_estimator(baseline: EstimatorBaseline, run: _Run, bars: Bars) -> Scores:
@@ -265,9 +266,9 @@ def _score_estimator(baseline: EstimatorBaseline, run: _Run, bars: Bars) -> Scor
 
 
 @contextlib.contextmanager
-def _closing_run(client: MlflowClient, run_id: str) -> Iterator[None]:
-    """Close the run in MLflow with what became of it, however the block ends."""
-    status = "FAILED"
+def _status(journal: Journal) -> Iterator[None]:
+    """Have MLflow show what became of the run, however the block ends."""
+    status: Status = "FAILED"
     try:
         yield
         status = "FINISHED"
@@ -275,7 +276,8 @@ def _closing_run(client: MlflowClient, run_id: str) -> Iterator[None]:
         status = "KILLED"
         raise
     except Exception as error:
-        client.set_tag(run_id, "error", str(error)[:500])
+        journal.tags({"error": str(error)[:500]})
         raise
     finally:
-        client.set_terminated(run_id, status)
+        journal.tags({"replisome.status": status.lower()})
+        journal.status(status)

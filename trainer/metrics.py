@@ -16,6 +16,7 @@ from data_shards.store.schema import TaskEntry
 
 IGNORED = -1  # the target of a sample that a task is not scored on
 _CURVE_POINTS = 400
+BINS = 10
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,32 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class Reliability:
+    """How one task's probabilities compare with what is the case, in ten bins of equal width.
+
+    A bin has its lower end, and not its upper one; the last has both.
+
+    Attributes:
+        task: its name.
+        samples: in each bin.
+        positives: of those.
+        predicted: their mean probability; NaN in an empty bin.
+    """
+
+    task: str
+    samples: list[int]
+    positives: list[int]
+    predicted: list[float]
+
+    def confusion(self) -> tuple[int, int, int, int]:
+        """Count true negatives, false positives, false negatives, true positives at one half."""
+        half = BINS // 2
+        below, above = sum(self.samples[:half]), sum(self.samples[half:])
+        missed, hit = sum(self.positives[:half]), sum(self.positives[half:])
+        return below - missed, above - hit, missed, hit
+
+
+@dataclass(frozen=True)
 class Scores:
     """Scores of a model on a split.
 
@@ -57,12 +84,14 @@ class Scores:
         loss: mean loss; None for models that have none of ours.
         tasks: one score a task.
         curves: one a task that has both classes, or empty if not asked for.
+        reliability: likewise.
     """
 
     samples: int
     loss: float | None
     tasks: tuple[TaskScore, ...]
     curves: tuple[Curves, ...] = ()
+    reliability: tuple[Reliability, ...] = ()
 
     @property
     def auroc(self) -> float:
@@ -135,6 +164,7 @@ def score(
 
     scores: list[TaskScore] = []
     drawn: list[Curves] = []
+    reliable: list[Reliability] = []
     for column, task in enumerate(tasks):
         counted = targets[:, column] != IGNORED
         p, y = probabilities[counted, column], targets[counted, column]
@@ -145,8 +175,9 @@ def score(
             aupr = float(binary_average_precision(p, y, thresholds=None))
             if curves:
                 drawn.append(_curves(task.name, p, y))
+                reliable.append(_reliability(task.name, p, y))
         scores.append(TaskScore(task.name, len(y), positives, auroc, aupr))
-    return Scores(len(targets), loss, tuple(scores), tuple(drawn))
+    return Scores(len(targets), loss, tuple(scores), tuple(drawn), tuple(reliable))
 
 
 def _curves(task: str, p: Tensor, y: Tensor) -> Curves:
@@ -155,6 +186,16 @@ def _curves(task: str, p: Tensor, y: Tensor) -> Curves:
     fpr, tpr, _ = binary_roc(p, y, thresholds=None)
     precision, recall, _ = binary_precision_recall_curve(p, y, thresholds=None)
     return Curves(task, _thin(fpr), _thin(tpr), _thin(recall), _thin(precision))
+
+
+def _reliability(task: str, p: Tensor, y: Tensor) -> Reliability:
+    bins = (p * BINS).long().clamp(0, BINS - 1)
+    samples = torch.bincount(bins, minlength=BINS)
+    positives = torch.bincount(bins, weights=y.double(), minlength=BINS)
+    total = torch.bincount(bins, weights=p.double(), minlength=BINS)
+    return Reliability(
+        task, samples.tolist(), positives.long().tolist(), (total / samples).tolist()
+    )
 
 
 def _thin(values: Tensor) -> list[float]:

@@ -188,6 +188,7 @@ class Board:
             at_hand = self._trials[number]
             at_hand.crashes += count
             self._set(at_hand.trial, CRASHES, at_hand.crashes)
+            told = replace(told, seconds=time.time() - self._running[number].began)
             if at_hand.crashes > self._retries:
                 self.tell(number, told)
             else:
@@ -236,7 +237,7 @@ class Board:
 
     def stop_handing_out(self, reason: str) -> None:
         """Hand out no more trials."""
-        self._closing = self._closing or reason
+        self._closing = reason
 
     def cancel(self) -> None:
         """End the sweep for good: what waits or runs has failed."""

@@ -12,11 +12,12 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from data_shards.dataset import ShardedDataset
 from jobs.cluster import Share, cluster, share
 from jobs.console import Console
+from jobs.journal import Journal, Status
 from jobs.provenance import command_line, git_commit
 from jobs.runfolder import RunFolder
 from jobs.sweep.board import Board
@@ -32,9 +33,6 @@ from trainer.config import RunConfig, flatten
 from trainer.grid import Grid, grid_of
 from trainer.recipes import get_recipe
 from trainer.results import CALL
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
 
 Order = Literal["pause", "drain", "cancel"]
 _LOOK = 0.5  # seconds between two looks at the board
@@ -98,15 +96,12 @@ def run_sweep(request: Request, console: Console) -> dict[str, Any]:
             console.say(note)
         with console.step("open the study"):
             board = _open_board(request, grid)
-        from jobs.tracking import open_store
-
-        client = open_store(request.folder.root)
-        sweep = _parent_run(client, request, workers)
+        sweep = _parent_run(request, workers)
         console.say(f"sweep {request.study}, in {request.folder.path}")
         table = stack.enter_context(
             SweepTable(console.log, request.plan.objectives, request.budget, request.slots)
         )
-        driver = _Driver(request, board, client, sweep, workers, table)
+        driver = _Driver(request, board, sweep, workers, table)
         status = driver.drive()
     return driver.result(status)
 
@@ -141,24 +136,31 @@ def _open_board(request: Request, grid: Grid) -> Any:
     return board
 
 
-def _parent_run(client: MlflowClient, request: Request, workers: Share) -> Sweep:
+def _parent_run(request: Request, workers: Share) -> Sweep:
     """Begin the sweep's own run, or go on with it."""
-    from jobs.tracking import log_dataset, start_run
+    from jobs.record import data_schema
 
     folder, plan = request.folder, request.plan
+    journal, schema = Journal(folder.path), data_schema(request.data.schema)
+    common = {
+        **flatten(plan.config),
+        "grid.device": workers.device,
+        "git.commit": git_commit(),
+        "data.path": plan.data,
+        "data.fingerprint": plan.fingerprint,
+    }
     tags = {
         "replisome.sweep": folder.name,
         "replisome.recipe": plan.recipe,
         "replisome.data": plan.fingerprint[:12],
+        "mlflow.user": getpass.getuser(),
     }
-    known = SweepIdentity.of(folder)
-    if known is not None:
-        client.update_run(known.run_id, status="RUNNING")
-        client.set_tag(known.run_id, "replisome.resumed", command_line())
-        run_id = known.run_id
+    SweepIdentity.new(request.study, request.storage).write(folder)
+    if journal.begun:
+        journal.status("RUNNING")
+        journal.tags({"replisome.resumed": command_line()})
     else:
-        parameters = {
-            **flatten(plan.config),
+        search = {
             "sweep.sampler": plan.sampler,
             "sweep.pruner": plan.pruner,
             "sweep.seed": plan.seed,
@@ -166,10 +168,6 @@ def _parent_run(client: MlflowClient, request: Request, workers: Share) -> Sweep
             "sweep.space": json.dumps(plan.space)[:6000],
             "sweep.members": len(plan.members),
             "sweep.slots": request.slots,
-            "grid.device": workers.device,
-            "git.commit": git_commit(),
-            "data.path": plan.data,
-            "data.fingerprint": plan.fingerprint,
         }
         about = {
             **tags,
@@ -178,19 +176,18 @@ def _parent_run(client: MlflowClient, request: Request, workers: Share) -> Sweep
             "mlflow.source.name": command_line(),
             "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": git_commit() or "unknown",
-            "mlflow.user": getpass.getuser(),
         }
-        run_id = start_run(client, folder.root, folder.experiment, folder.name, parameters, about)
-        log_dataset(client, run_id, request.data.place, plan.fingerprint)
-        SweepIdentity.new(request.study, request.storage, run_id).write(folder)
+        journal.begin(folder.experiment, folder.name, common | search, about)
+        journal.data(request.data.place, plan.fingerprint, schema)
     return Sweep(
         folder,
-        run_id,
         request.data.place,
         plan.fingerprint,
+        schema,
         get_recipe(plan.recipe).network.name,
         plan.objectives,
-        {**tags, "mlflow.user": getpass.getuser(), "replisome.phase": "trial"},
+        {name: value for name, value in common.items() if name not in plan.space},
+        {**tags, "replisome.phase": "trial"},
     )
 
 
@@ -201,12 +198,11 @@ class _Driver:
         self,
         request: Request,
         board: Any,
-        client: MlflowClient,
         sweep: Sweep,
         workers: Share,
         table: SweepTable,
     ) -> None:
-        self._request, self._board, self._client = request, board, client
+        self._request, self._board = request, board
         self._sweep, self._table = sweep, table
         self._job = SlotJob(
             0,
@@ -231,7 +227,7 @@ class _Driver:
         folder.log.mkdir(parents=True, exist_ok=True)
         self._sweep.trials.mkdir(exist_ok=True)
         self._command.unlink(missing_ok=True)
-        self._pages = Pages(self._client, self._sweep, self._keep, self._table.say)
+        self._pages = Pages(self._sweep, self._keep, self._table.say)
         self._slots = Slots(
             self._job,
             request.slots,
@@ -240,6 +236,8 @@ class _Driver:
             self._table.say,
             halve=request.halve,
         )
+        before: Snapshot = self._ask("watch", 0)[1]
+        self._best = before.best[0] if before.best else None
         try:
             while self._slots.alive():
                 self._look()
@@ -268,7 +266,7 @@ class _Driver:
         return {
             "sweep": self._request.study,
             "folder": str(self._request.folder.path),
-            "run_id": self._sweep.run_id,
+            "run_id": self._pages.run_id,
             "counts": dict(snapshot.counts),
             "best": best,
             "seconds": snapshot.wall_seconds,
@@ -303,7 +301,7 @@ class _Driver:
         ended = snapshot.counts["complete"] + snapshot.counts["pruned"]
         if time.monotonic() - self._drawn_at > _DRAW_EVERY and ended != self._drawn_for:
             self._drawn_at, self._drawn_for = time.monotonic(), ended
-            self._pages.do(self._record)
+            self._record()
         return snapshot
 
     def _take(self, news: News, snapshot: Snapshot) -> None:
@@ -349,17 +347,22 @@ class _Driver:
         for number in running:
             (trial_folder(self._sweep.trials, number) / CALL).unlink(missing_ok=True)
 
-    def _finish(self, snapshot: Snapshot, status: str) -> None:
-        self._pages.do(self._record)
-        self._pages.do(lambda: self._client.set_terminated(self._sweep.run_id, status))
+    def _finish(self, snapshot: Snapshot, status: Status) -> None:
+        self._record(final=status == "FINISHED")
+        Journal(self._request.folder.path).status(status)
         if left := self._pages.close():
-            self._table.say(f"{left} entries were not delivered to MLflow: resume to send them")
+            root = self._request.folder.root
+            self._table.say(
+                f"{left:,} entries wait on disk for MLflow: replisome track sync --runs {root} "
+                "delivers them"
+            )
         if not self._ask("close"):
             self._table.say("the storage is away: what ended last is not written, and is done anew")
         SweepStatus.of(snapshot, self._table.summary(snapshot)).write(self._request.folder)
 
-    def _record(self) -> None:
-        record_sweep(self._client, self._sweep, self._request.storage, self._request.study)
+    def _record(self, *, final: bool = False) -> None:
+        request = self._request
+        record_sweep(request.folder, request.storage, request.study, final=final)
 
 
 def _forget_weights(folder: Path) -> None:

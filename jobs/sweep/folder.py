@@ -26,17 +26,15 @@ class SweepIdentity(Document):
     Attributes:
         study: name of its study.
         storage: address of the study's storage, without a password.
-        run_id: MLflow's id of its run.
     """
 
     study: str
     storage: str
-    run_id: str
 
     @classmethod
-    def new(cls, study: str, storage: str, run_id: str) -> Self:
+    def new(cls, study: str, storage: str) -> Self:
         """Describe a sweep; passwords stay out of files."""
-        return cls(study=study, storage=masked(storage), run_id=run_id)
+        return cls(study=study, storage=masked(storage))
 
     @classmethod
     def of(cls, folder: RunFolder) -> Self | None:

@@ -1,33 +1,28 @@
-"""A sweep in MLflow: one parent run, a child a trial, kept up in a thread of the driver's.
-
-MLflow that is slow or away holds nothing up: what is to be told waits, in order.
-"""
+"""A sweep in MLflow: one parent run, a child a trial. Written to journals; never in the way."""
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_shards.store.location import Location
+from jobs.delivery import PATIENCE, Delivery, Store
+from jobs.journal import Journal, Status
 from jobs.runfolder import Identity, RunFolder
 from jobs.sweep.messages import News
 from jobs.sweep.slot import trial_folder
 from jobs.sweep.study import ObjectiveName
-from jobs.tracking import Delivery, log_dataset, log_parameters
-from trainer.events import FILE_NAME, Event
+from trainer.events import Event
 
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
-
-PARENT = "mlflow.parentRunId"
-_PATIENCE = 60.0  # seconds that the end of a sweep waits for MLflow
-_PAUSE = 2.0  # seconds until something that failed is tried again
-_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "returned": "KILLED"}
+_STATUS: Mapping[str, Status] = {
+    "complete": "FINISHED",
+    "pruned": "KILLED",
+    "failed": "FAILED",
+    "returned": "KILLED",
+}
+_SOON = 5.0  # seconds that a trial's last entries are tried at once; later at the sweep's end
 
 
 @dataclass(frozen=True)
@@ -36,20 +31,22 @@ class Sweep:
 
     Attributes:
         folder: of the sweep.
-        run_id: of the parent run.
         data: the data set.
         fingerprint: of the data set.
+        schema: MLflow's types of its fields.
         network: whose metrics go by their plain names.
         objectives: what trials are judged by.
+        parameters: of all trials, apart from what is searched.
         tags: that the children have too, so that filters find them.
     """
 
     folder: RunFolder
-    run_id: str
     data: Location
     fingerprint: str
+    schema: Mapping[str, str]
     network: str
     objectives: tuple[ObjectiveName, ...]
+    parameters: Mapping[str, Any]
     tags: Mapping[str, str]
 
     @property
@@ -59,130 +56,108 @@ class Sweep:
 
 
 class Pages:
-    """Keeps the runs of a sweep's trials up to date.
+    """Keeps the runs of a sweep and of its trials up to date.
 
     Args:
-        client: of the tracking store.
         sweep: the sweep.
         keep: keeps an attribute with a trial in the study.
         say: told, once, that MLflow does not answer.
     """
 
     def __init__(
-        self,
-        client: MlflowClient,
-        sweep: Sweep,
-        keep: Callable[[int, str, Any], None],
-        say: Callable[[str], None],
+        self, sweep: Sweep, keep: Callable[[int, str, Any], None], say: Callable[[str], None]
     ) -> None:
-        self._client, self._sweep, self._keep, self._say = client, sweep, keep, say
-        self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._deliveries: dict[int, Delivery] = {}
-        self._experiment: str | None = None
-        self._failing = False
-        self._deadline: float | None = None
-        self._thread = threading.Thread(target=self._run, name="pages", daemon=True)
-        self._thread.start()
+        self._sweep, self._keep, self._say = sweep, keep, say
+        self._store = Store(sweep.folder.root)
+        self._complained = False
+        self._parent = self._follow(sweep.folder.path)
+        self._trials: dict[int, Delivery] = {}
+        self._ending: list[tuple[int, Delivery]] = []
+        self._known: set[int] = set()
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's id of the sweep's run, once it has one."""
+        return self._parent.run_id
 
     def take(self, news: News) -> None:
-        """Tell MLflow of something that happened."""
+        """Take note of something that happened to a trial."""
         match news.kind:
             case "began":
-                self._waiting.put(lambda: self._began(news))
+                self._began(news)
             case "ended" | "again":
-                self._waiting.put(lambda: self._ended(news))
-
-    def do(self, work: Callable[[], None]) -> None:
-        """Do something with MLflow, after what is waiting."""
-        self._waiting.put(work)
+                self._ended(news)
+        self._keep_ids()
 
     def close(self) -> int:
-        """Wait for what is left; return how much MLflow would not take."""
-        self._deadline = time.monotonic() + _PATIENCE
-        self._waiting.put(None)
-        self._thread.join()
-        for delivery in self._deliveries.values():
-            delivery.close()
-        return self._waiting.qsize()
+        """Deliver what is left; return how much MLflow would not take."""
+        for number, delivery in [*self._ending, *self._trials.items()]:
+            delivery.close(_SOON)
+            self._trials[number] = self._follow(trial_folder(self._sweep.trials, number))
+        left = self._parent.close(PATIENCE)
+        patience = 0.0 if left else PATIENCE
+        left += sum(delivery.close(patience) for delivery in self._trials.values())
+        self._keep_ids()
+        return left
 
-    def _run(self) -> None:
-        while (work := self._waiting.get()) is not None:
-            while not self._done(work):
-                if self._deadline is not None and time.monotonic() > self._deadline:
-                    self._waiting.put(work)  # to be counted
-                    return
-                time.sleep(_PAUSE)
+    def _follow(self, folder: Path) -> Delivery:
+        return Delivery(self._store, folder, self._sweep.network, _ignore, self._complain)
 
-    def _done(self, work: Callable[[], None]) -> bool:
-        try:
-            work()
-        except Exception as error:  # whatever MLflow says, the sweep goes on
-            if not self._failing:
-                self._say(f"MLflow takes nothing now ({error}); it waits")
-            self._failing = True
-            return False
-        self._failing = False
-        return True
+    def _complain(self, text: str) -> None:
+        if not self._complained:
+            self._say(text)
+        self._complained = True
 
     def _began(self, news: News) -> None:
-        folder = trial_folder(self._sweep.trials, news.number)
-        identity = folder / "run.json"
-        if identity.is_file():
-            run_id = Identity.model_validate_json(identity.read_text()).run_id
-            self._client.update_run(run_id, status="RUNNING")
+        sweep, folder = self._sweep, trial_folder(self._sweep.trials, news.number)
+        for number, delivery in self._ending:
+            if number == news.number:  # one at a time
+                delivery.close(_SOON)
+        journal = Journal(folder)
+        known = Identity(data=str(sweep.data), fingerprint=sweep.fingerprint)
+        (folder / "run.json").write_text(known.model_dump_json(indent=2) + "\n")
+        if journal.begun:
+            journal.status("RUNNING")
         else:
-            run_id = self._child(news)
-            folder.mkdir(parents=True, exist_ok=True)
-            known = Identity(
-                data=str(self._sweep.data), fingerprint=self._sweep.fingerprint, run_id=run_id
-            )
-            identity.write_text(known.model_dump_json(indent=2) + "\n")
-            self._keep(news.number, "replisome.run_id", run_id)
-        (folder / "log").mkdir(exist_ok=True)
-        self._deliveries[news.number] = Delivery(
-            self._client,
-            run_id,
-            [folder / FILE_NAME],
-            self._sweep.network,
-            _ignore,
-            self._say,
-            folder / "log" / "delivered.json",
-        )
-
-    def _child(self, news: News) -> str:
-        """Create a trial's run; one that was created for nothing is left deleted."""
-        if self._experiment is None:
-            self._experiment = self._client.get_run(self._sweep.run_id).info.experiment_id
-        tags = {
-            **self._sweep.tags,
-            PARENT: self._sweep.run_id,
-            "replisome.trial": str(news.number),
-            "replisome.slot": str(news.slot),
-        }
-        name = f"{self._sweep.folder.name}-{news.number:04d}"
-        run = self._client.create_run(self._experiment, run_name=name, tags=tags)
-        run_id: str = run.info.run_id
-        log_parameters(self._client, run_id, {**news.values, "trial": news.number})
-        log_dataset(self._client, run_id, self._sweep.data, self._sweep.fingerprint)
-        return run_id
+            tags = {
+                **sweep.tags,
+                "replisome.trial": str(news.number),
+                "replisome.slot": str(news.slot),
+            }
+            name = f"{sweep.folder.name}-{news.number:04d}"
+            parameters = {**sweep.parameters, **news.values, "trial": news.number}
+            journal.begin(sweep.folder.experiment, name, parameters, tags, sweep.folder.path)
+            journal.data(sweep.data, sweep.fingerprint, sweep.schema)
+        self._trials[news.number] = self._follow(folder)
 
     def _ended(self, news: News) -> None:
-        folder = trial_folder(self._sweep.trials, news.number)
-        run_id = Identity.model_validate_json((folder / "run.json").read_text()).run_id
-        delivery = self._deliveries.pop(news.number, None)
-        if delivery is not None:
-            delivery.close()
-        told = news.told
+        journal, told = Journal(trial_folder(self._sweep.trials, news.number)), news.told
         assert told is not None
-        for objective, value in zip(self._sweep.objectives, told.values, strict=False):
-            self._client.log_metric(run_id, f"objective/{objective}", value)
-        self._client.log_metric(run_id, "trial/seconds", told.seconds)
-        for name, number in told.extra.items():
-            self._client.log_metric(run_id, f"trial/{name}", float(number))
-        self._client.set_tag(run_id, "replisome.state", told.ending)
-        if told.reason:
-            self._client.set_tag(run_id, "replisome.reason", told.reason[:500])
-        self._client.set_terminated(run_id, _STATUS[told.ending])
+        objectives = zip(self._sweep.objectives, told.values, strict=False)
+        journal.metrics(
+            {
+                **{f"objective/{name}": value for name, value in objectives},
+                "trial/seconds": told.seconds,
+                **{f"trial/{name}": float(value) for name, value in told.extra.items()},
+            }
+        )
+        tags = {"replisome.state": told.ending, "replisome.status": _STATUS[told.ending].lower()}
+        journal.tags(tags | ({"replisome.reason": told.reason[:500]} if told.reason else {}))
+        journal.status(_STATUS[told.ending])
+        if news.number in self._trials:
+            delivery = self._trials.pop(news.number)
+            delivery.finish(_SOON)
+            self._ending.append((news.number, delivery))
+
+    def _keep_ids(self) -> None:
+        """Write the runs' ids into the study, and let go of deliveries that are through."""
+        for number, delivery in [*self._ending, *self._trials.items()]:
+            if number not in self._known and delivery.run_id is not None:
+                self._known.add(number)
+                self._keep(number, "replisome.run_id", delivery.run_id)
+        self._ending = [
+            (number, delivery) for number, delivery in self._ending if not delivery.through
+        ]
 
 
 def _ignore(_: Event) -> None:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from data_shards.errors import InputError
+from jobs.journal import Journal
+from jobs.runfolder import RunFolder
 from jobs.sweep.board import CRASHES, REASON, RUN_ID, SECONDS, VALUES
 from jobs.sweep.drawing import draw
+from jobs.sweep.slot import trial_folder
 from jobs.sweep.space import nested
 from jobs.sweep.study import SweepPlan, open_storage, stored_plan
 from jobs.sweep.table import settings, shown
@@ -19,10 +22,7 @@ from trainer.config import merge
 if TYPE_CHECKING:
     import optuna
     import pyarrow as pa
-    from mlflow.tracking import MlflowClient
     from optuna.trial import FrozenTrial
-
-    from jobs.sweep.pages import Sweep
 
 _ROWS = 20  # of the table on the page
 
@@ -123,23 +123,34 @@ def trial_table(study: optuna.Study) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def record_sweep(client: MlflowClient, sweep: Sweep, storage: str, name: str) -> None:
-    """Bring the sweep's page in MLflow up to date: figures, best configuration, description."""
+def record_sweep(folder: RunFolder, storage: str, name: str, *, final: bool) -> None:
+    """Bring the sweep's page in MLflow up to date: figures, best configuration, description.
+
+    Args:
+        folder: of the sweep.
+        storage: of its study.
+        name: of its study.
+        final: whether it is through: then the best trial's network goes into the registry.
+    """
     study = load_study(storage, name)
-    plan = stored_plan(study)
-    for path in draw(study, plan.objectives, sweep.folder.path / "figures"):
-        client.log_artifact(sweep.run_id, str(path), "figures")
-    client.set_tag(sweep.run_id, "mlflow.note.content", description(study, plan))
+    plan, journal = stored_plan(study), Journal(folder.path)
+    for path in draw(study, plan.objectives, folder.figures):
+        journal.file(path, "figures")
+    journal.tags({"mlflow.note.content": description(study, plan)})
     try:
         best = best_trials(study)[0]
     except InputError:
         return
-    out = sweep.folder.path / "best.toml"
-    write_best(study, out)
-    client.log_artifact(sweep.run_id, str(out))
-    for objective, value in zip(plan.objectives, best.values, strict=True):
-        client.log_metric(sweep.run_id, f"best/{objective}", value)
-    client.log_metric(sweep.run_id, "best/trial", best.number)
+    write_best(study, folder.path / "best.toml")
+    journal.file(folder.path / "best.toml")
+    values = zip(plan.objectives, best.values, strict=True)
+    metrics = {f"best/{objective}": value for objective, value in values}
+    journal.metrics({**metrics, "best/trial": best.number}, step=len(study.trials))
+    weights = sorted(
+        trial_folder(folder.path / "trials", best.number).glob("checkpoints/*/best/step-*")
+    )
+    if final and weights:
+        journal.model(weights[-1], alias=f"best-of-{folder.name}")
 
 
 def description(study: optuna.Study, plan: SweepPlan) -> str:

@@ -106,9 +106,23 @@ def work_slot(slot: SlotJob) -> int:
             ended = Told("failed", reason=str(error))
         if rank == reporter:
             seconds = time.perf_counter() - began
-            ray.get(slot.board.tell.remote(assignment.number, replace(ended, seconds=seconds)))
+            extra = {**ended.extra, **resources()}
+            ended = replace(ended, seconds=seconds, extra=extra)
+            ray.get(slot.board.tell.remote(assignment.number, ended))
         done += 1
         gc.collect()
+
+
+def resources() -> dict[str, float]:
+    """Return what this process holds: were it to grow from trial to trial, one would see it."""
+    import psutil
+
+    me = psutil.Process()
+    return {
+        "memory_mb": me.memory_info().rss / 1e6,
+        "threads": me.num_threads(),
+        "descriptors": me.num_fds(),
+    }
 
 
 def configure_trial(slot: SlotJob, assignment: Assignment) -> RunConfig:

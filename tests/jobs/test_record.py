@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from jobs.figures import draw_comparison, draw_pr, draw_roc, draw_stages, draw_training, save
+from jobs.figures import draw_comparison, draw_stages, draw_training, save
 from jobs.record import results_table
 from trainer.events import EventWriter
 from trainer.metrics import Curves, Scores, TaskScore
@@ -26,16 +26,6 @@ def test_the_table_has_a_row_a_task_and_a_column_a_model() -> None:
     assert table[4] == "| mean | **0.505 / 0.250** | **0.505 / 0.250** |"
     assert table[6] == "| t1 | 0.510 / 0.250 | 0.510 / 0.250 |"
     assert table[7] == "| none | undefined | undefined |"
-
-
-def test_curves_are_drawn_with_their_areas_twelve_at_most() -> None:
-    for draw in (draw_roc, draw_pr):
-        [axes] = draw(scores(3)).axes
-        labels = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert len(labels) == 3
-        assert labels[0].startswith("t0 (0.")
-        [axes] = draw(scores(30)).axes
-        assert "first 12 of 30 tasks" in axes.get_title()
 
 
 def test_training_is_drawn_from_the_event_log(tmp_path: Path) -> None:

@@ -123,6 +123,8 @@ def test_an_interrupt_ends_the_run_its_workers_and_its_page(
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
     assert status_of(tmp_path, "stopped")[0] == "KILLED"
+    states = tmp_path / "runs" / "danq" / "stopped" / "checkpoints" / "danq" / "state"
+    assert list(states.glob("step-*")), "saved on the way out: the next one was due in a minute"
 
 
 def test_a_run_whose_driver_was_killed_goes_on_and_ends_as_if_nothing_had_been(

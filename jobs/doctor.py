@@ -1,0 +1,421 @@
+"""``replisome doctor``: whether a cluster can train, node by node, with a remedy for each fault."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from data_shards.errors import InputError
+from jobs.cluster import Share, cluster
+from jobs.console import Console
+from jobs.nodes import Node, nodes
+
+if TYPE_CHECKING:
+    import torch
+
+LIBRARIES = ("replisome", "ray", "torch", "deepspeed", "zarr", "numpy", "mlflow", "optuna")
+_FREE_GB = 5.0  # of the temporary folder
+_SHM_GB = 1.0  # of /dev/shm; Ray's objects lie there
+_SKEW = 2.0  # seconds
+_SLOW = 5.0  # seconds for one node's answer
+_MB = 16  # of the measured exchange
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        what: in a word or two.
+        where: a node's address, "driver", or two nodes.
+        ok: whether it is as it should be.
+        found: what is there.
+        remedy: what to do if it is not.
+    """
+
+    what: str
+    where: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def examine(runs: Path, data: str | None, console: Console) -> list[Check]:
+    """Look at the cluster that ``RAY_ADDRESS`` names, or at this machine.
+
+    Args:
+        runs: the folder of all runs, which all nodes must see.
+        data: a data set that all nodes must see, if one is named.
+        console: where progress is shown.
+    """
+    checks = [*_driver(), *_tracking(runs)]
+    with cluster() as found:
+        checks.append(Check("Ray", "driver", True, _ray_words(found)))
+        here = {name: _version(name) for name in LIBRARIES}
+        there = nodes()
+        runs.mkdir(parents=True, exist_ok=True)
+        with _marker(runs) as marker:
+            for node in there:
+                console.say(f"looking at {node.address} ...")
+                checks += _node(node, here, marker, data)
+            checks += _seen_from_here(marker, there)
+        console.say("measuring the network ...")
+        checks += _network(runs, there, gpu=any(node.resources.get("GPU") for node in there))
+    return checks
+
+
+def report(checks: list[Check], console: Console) -> dict[str, Any]:
+    """Show a table of checks; return them as plain values."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "what", "where", "found"):
+        table.add_column(name)
+    for check in checks:
+        table.add_row("ok" if check.ok else "FAULT", check.what, check.where, check.found)
+    console.show(table)
+    faults = [check for check in checks if not check.ok]
+    for check in faults:
+        console.show(f"{check.what} on {check.where}: {check.found}\n  remedy: {check.remedy}")
+    if not faults:
+        console.show("no faults")
+    return {"checks": [asdict(check) for check in checks], "faults": len(faults)}
+
+
+# The driver -------------------------------------------------------------------------------------
+
+
+def _driver() -> Iterator[Check]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Check(
+        "Python",
+        "driver",
+        sys.version_info[:2] == (3, 11),
+        python,
+        "make an environment with Python 3.11",
+    )
+    joining = "RAY_ADDRESS" in os.environ
+    token = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
+    file = Path.home() / ".ray" / "auth_token"
+    there = bool(token) or file.is_file()
+    yield Check(
+        "token",
+        "driver",
+        there or not joining,
+        "there" if there else "none" if joining else "made for this command",
+        "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token: without one, whoever "
+        "reaches the cluster runs code on it",
+    )
+    if file.is_file():
+        private = file.stat().st_mode & 0o077 == 0
+        yield Check(
+            "token's file",
+            "driver",
+            private,
+            "private" if private else "others can read it",
+            f"chmod 600 {file}",
+        )
+
+
+def _tracking(runs: Path) -> Iterator[Check]:
+    from jobs.tracking import open_store, tracking_uri
+
+    uri = tracking_uri(runs)
+    shown = uri.rpartition("@")[2] if "@" in uri else uri
+    begin = time.perf_counter()
+    try:
+        open_store(runs).search_experiments(max_results=1)
+    except Exception as error:  # whatever it says is the finding
+        yield Check(
+            "MLflow",
+            "driver",
+            False,
+            f"{shown}: {str(error).splitlines()[0][:200]}",
+            "start the server, or set MLFLOW_TRACKING_URI; runs go on without, and wait on disk",
+        )
+        return
+    yield Check("MLflow", "driver", True, f"{shown}, {time.perf_counter() - begin:.1f} s")
+
+
+def _ray_words(found: Any) -> str:
+    kind = "a private one" if found.local else "joined"
+    return f"{kind}: {found.nodes} nodes, {found.cpus} CPUs, {found.gpus} GPUs"
+
+
+# A node -----------------------------------------------------------------------------------------
+
+
+def _node(node: Node, here: dict[str, str], marker: Path, data: str | None) -> Iterator[Check]:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+    # Takes no GPU, so that it need not wait for one, but sees them all.
+    sees_all = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
+    asked = ray.remote(look_around).options(
+        num_cpus=0, scheduling_strategy=there, runtime_env=sees_all
+    )
+    begin = time.time()
+    try:
+        seen = ray.get(asked.remote(str(marker), data), timeout=120)
+    except Exception as error:  # whatever it says is the finding
+        text = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        remedy = "see that replisome is installed there, the same as here"
+        yield Check("node", node.address, False, text, remedy)
+        return
+    took = time.time() - begin
+    yield from _versions(node.address, here, seen["versions"])
+    yield from _devices(node, seen)
+    yield from _room(node.address, seen)
+    skew = max(0.0, abs(seen["clock"] - begin - took / 2) - took / 2)
+    yield Check(
+        "clock", node.address, skew < _SKEW, f"{skew:.1f} s apart", "synchronise it (chrony, ntpd)"
+    )
+    yield Check(
+        "runs folder",
+        node.address,
+        seen["marker"] == marker.name and not seen["write_fault"],
+        seen["write_fault"]
+        or ("readable and writable" if seen["marker"] else f"{marker.parent} is not there"),
+        "put the runs on storage that all nodes share, and name it with --runs",
+    )
+    if data is not None:
+        yield Check(
+            "data set",
+            node.address,
+            seen["data_fault"] == "",
+            seen["data_fault"] or data,
+            "put it on storage that all nodes share",
+        )
+
+
+def look_around(marker: str, data: str | None) -> dict[str, Any]:
+    """Tell what a node has; runs there."""
+    import torch
+
+    file = Path(marker)
+    fault = ""
+    try:
+        (file.parent / f"{file.name}.{_node_id()}").write_text(socket.gethostname())
+    except OSError as error:
+        fault = f"not writable: {error.strerror}"
+    return {
+        "versions": {name: _version(name) for name in LIBRARIES},
+        "gpus": torch.cuda.device_count(),
+        "gpu_names": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda,
+        "tmp_gb": shutil.disk_usage("/tmp").free / 1e9,
+        "shm_gb": shutil.disk_usage("/dev/shm").total / 1e9 if Path("/dev/shm").is_dir() else 0.0,
+        "clock": time.time(),
+        "marker": file.read_text() if file.is_file() else "",
+        "write_fault": fault,
+        "data_fault": "" if data is None else _data_fault(data),
+    }
+
+
+def _data_fault(data: str) -> str:
+    from data_shards.dataset import ShardedDataset
+
+    try:
+        ShardedDataset(data)
+    except Exception as error:  # whatever it says is the finding
+        return str(error).splitlines()[0][:200]
+    return ""
+
+
+def _versions(where: str, here: dict[str, str], there: dict[str, str]) -> Iterator[Check]:
+    other = [
+        f"{name} {there[name]}, here {here[name]}"
+        for name in LIBRARIES
+        if there[name] != here[name]
+    ]
+    yield Check(
+        "versions",
+        where,
+        not other,
+        "; ".join(other) or f"as here: torch {here['torch']}, ray {here['ray']}",
+        "install the same: pip install -c constraints.txt",
+    )
+
+
+def _devices(node: Node, seen: dict[str, Any]) -> Iterator[Check]:
+    told = int(node.resources.get("GPU", 0))
+    found = ", ".join(seen["gpu_names"]) or "none"
+    yield Check(
+        "GPUs",
+        node.address,
+        seen["gpus"] == told,
+        f"Ray has {told}, PyTorch sees {seen['gpus']}: {found}"
+        + (f" (CUDA {seen['cuda']})" if seen["cuda"] else ""),
+        "see that the driver fits PyTorch's CUDA: nvidia-smi, and torch.cuda.is_available()",
+    )
+
+
+def _room(where: str, seen: dict[str, Any]) -> Iterator[Check]:
+    yield Check(
+        "free disk",
+        where,
+        seen["tmp_gb"] >= _FREE_GB,
+        f"{seen['tmp_gb']:.0f} GB in /tmp",
+        f"free {_FREE_GB:.0f} GB, or start Ray with --temp-dir elsewhere",
+    )
+    yield Check(
+        "shared memory",
+        where,
+        seen["shm_gb"] >= _SHM_GB,
+        f"{seen['shm_gb']:.1f} GB in /dev/shm",
+        "give the container more: --shm-size",
+    )
+
+
+def _seen_from_here(marker: Path, there: list[Node]) -> Iterator[Check]:
+    """Check that what nodes wrote arrived."""
+    for node in there:
+        note = marker.parent / f"{marker.name}.{node.id[:12]}"
+        yield Check(
+            "runs folder, back",
+            node.address,
+            note.is_file(),
+            "what it wrote is here" if note.is_file() else "what it wrote is not here",
+            "its folder of that name is another one: mount the shared one",
+        )
+
+
+# The network ------------------------------------------------------------------------------------
+
+
+def _network(runs: Path, there: list[Node], *, gpu: bool) -> Iterator[Check]:
+    """Have a worker on each node meet the others, and measure what passes between them."""
+    from jobs.launch import run_group
+    from trainer.grid import Grid
+
+    device: Any = "gpu" if gpu else "cpu"
+    workers = max(2, len(there))
+    share = Share(device, 1.0, len(there), ())
+    need = {name: 0.5 if len(there) == 1 and not gpu else 1.0 for name in share.resources}
+    spread = [Node(node.id, dict(need), node.address, node.port) for node in there]
+    if len(there) == 1:
+        spread = [Node(there[0].id, {n: 2 * a for n, a in need.items()}, there[0].address)]
+    share = Share(device, need["CPU"], len(there), ())
+    folder = runs.resolve() / f".doctor-network-{secrets.token_hex(4)}"
+    backend = "NCCL" if gpu else "gloo"
+    try:
+        measured = run_group(
+            meet, device, Grid(1, workers), share, folder, found=spread, hang_seconds=30
+        )
+    except Exception as error:  # whatever it says is the finding
+        yield Check(
+            backend,
+            "all nodes",
+            False,
+            f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            "open all ports between the nodes, and name the interface: NCCL_SOCKET_IFNAME, "
+            "GLOO_SOCKET_IFNAME",
+        )
+        return
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    yield Check(f"{backend} all-reduce", "all nodes", True, f"{measured['all_reduce']:.0f} MB/s")
+    for (sender, receiver), (rate, delay) in measured["pairs"].items():
+        yield Check(
+            f"{backend} send",
+            f"worker {sender} to {receiver}",
+            True,
+            f"{rate:.0f} MB/s, {delay * 1e3:.2f} ms",
+        )
+
+
+def meet(device: str) -> dict[str, Any]:
+    """Measure an all-reduce, and sends from each worker to the next; runs on every worker."""
+    import torch
+    import torch.distributed as dist
+
+    world = dist.get_world_size()
+    where = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device == "gpu" else "cpu"
+    large = torch.ones(_MB * 250_000, device=where)
+    small = torch.ones(1, device=where)
+    dist.all_reduce(large)
+    whole = _median(lambda: dist.all_reduce(large), device)
+    pairs = {}
+    for sender in range(world):
+        receiver = (sender + 1) % world
+        times = []
+        for tensor in (large, small):
+            dist.barrier()
+            times.append(_median(partial(_exchange, tensor, sender, receiver), device))
+        told = torch.tensor(times, dtype=torch.float64, device=where)
+        dist.broadcast(told, receiver)
+        slow, quick = told.tolist()
+        pairs[sender, receiver] = (_MB / slow, quick)
+    return {"all_reduce": _MB / whole, "pairs": pairs}
+
+
+def _exchange(tensor: torch.Tensor, sender: int, receiver: int) -> None:
+    import torch.distributed as dist
+
+    if dist.get_rank() == sender:
+        dist.send(tensor, receiver)
+    elif dist.get_rank() == receiver:
+        dist.recv(tensor, sender)
+
+
+def _median(work: Callable[[], object], device: str) -> float:
+    import statistics
+
+    import torch
+
+    times = []
+    for _ in range(_ROUNDS):
+        begin = time.perf_counter()
+        work()
+        if device == "gpu":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+# Helpers ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _marker(runs: Path) -> Iterator[Path]:
+    """Put a file into the runs folder, for nodes to see and to write beside."""
+    path = runs.resolve() / f".doctor-{secrets.token_hex(4)}"
+    try:
+        path.write_text(path.name)
+    except OSError as error:
+        raise InputError(
+            f"can't be written: {error.strerror}",
+            path=path.parent,
+            remedy="name another folder with --runs",
+        ) from None
+    try:
+        yield path
+    finally:
+        for left in path.parent.glob(f"{path.name}*"):
+            left.unlink(missing_ok=True)
+
+
+def _node_id() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())[:12]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"

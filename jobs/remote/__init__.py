@@ -1,0 +1,1 @@
+"""Commands on a cluster, as Ray jobs: packed (``package``), sent and followed (``client``)."""
