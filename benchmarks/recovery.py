@@ -80,6 +80,7 @@ def drive(data: Path, folder: Path, stages: int, replicas: int) -> None:
     from trainer.grid import grid_of
     from trainer.results import TrainJob
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, if started in background
     config = configure("danq", None, settings(stages, replicas))
     said = (folder / "said.jsonl").open("a")
 
