@@ -73,6 +73,8 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]  # ray has no types
 
     def close(self) -> None:
         """End what is left of the group: workers that still run, and the room that it held."""
+        if not ray.is_initialized():  # the cluster is gone; to ask would start another one
+            return
         if self._controller is not None:
             with contextlib.suppress(RayActorError, GetTimeoutError):
                 ray.get(self._controller.abort.remote(), timeout=_ABORT)

@@ -15,7 +15,7 @@ from benchmarks.training.networks import Batch, Workload
 from trainer.config import GridConfig, Precision, RunConfig
 from trainer.engine import Engine
 from trainer.grid import BatchLayout, grid_of
-from trainer.layers import KeyedDropout
+from trainer.layers import KeyedDropout, compile_in_place
 from trainer.optimizers import build_optimizer
 from trainer.recipe import Activations, build_layer
 from trainer.stage import Cut
@@ -98,7 +98,7 @@ class BareLoop:
         self.network = nn.Sequential(*modules).to(device).train()
         if compiled:
             for module in self.network:
-                module.compile()
+                compile_in_place(module)
         named = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
         self.optimizer = build_optimizer(workload.optimizer, named)
         self._dropouts = [m for m in self.network.modules() if isinstance(m, KeyedDropout)]

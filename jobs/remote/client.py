@@ -29,6 +29,7 @@ JOB_VARIABLE = "REPLISOME_JOB"
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _STOP_SECONDS = 90  # that a command gets to save and leave before it is killed
 _PAUSE = 1.0  # seconds until a log that tore off is taken up again
+_AGENT = 60.0  # seconds that a cluster may take until it takes jobs
 _LOST = 300.0  # seconds without an answer after which following ends
 
 
@@ -77,12 +78,13 @@ class Jobs:
     def __init__(self, address: str) -> None:
         self.address = address
         use_token()
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
         try:
             self._client: JobSubmissionClient = JobSubmissionClient(address)
             self._client.list_jobs()
-        except (ConnectionError, RuntimeError) as error:
+        except (ConnectionError, RuntimeError, AuthenticationError) as error:
             raise _explained(address, error) from None
 
     def submit(self, submission: Submission) -> str:
@@ -111,13 +113,26 @@ class Jobs:
                 JOB_VARIABLE: name,
                 "RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS),
             }
-            self._client.submit_job(
+            self._send(
                 entrypoint=submission.entrypoint,
                 submission_id=name,
                 runtime_env={**travels, "env_vars": environment},
                 metadata=metadata,
             )
         return name
+
+    def _send(self, **job: Any) -> None:
+        """Submit a job; a cluster that has just started takes some seconds until it takes any."""
+        deadline = time.monotonic() + _AGENT
+        while True:
+            try:
+                self._client.submit_job(**job)
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
+            else:
+                return
 
     def list(self) -> list[dict[str, Any]]:
         """Return the jobs that were submitted, the newest first, as plain values."""

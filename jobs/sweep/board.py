@@ -72,18 +72,13 @@ class Board:
         workers: of a slot; what a second of a trial costs.
         clock: seconds, monotonic.
 
-    Raises:
-        InputError: the study can't be opened, see :func:`jobs.sweep.study.open_study`.
     """
 
     def __init__(
         self, opening: Opening, workers: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._plan, self._budget, self._retries = opening.plan, opening.budget, opening.retries
-        self._workers, self._clock = workers, clock
-        storage = open_storage(opening.url)
-        self._study = open_study(storage, opening.name, opening.plan, resume=opening.resume)
-        take_lease(self._study, opening.lease)
+        self._workers, self._clock, self._opening = workers, clock, opening
         self._lease, self._renewed = opening.lease, clock()
         self._space = opening.plan.search_space() if opening.plan.space else Space({})
         self._running: dict[int, Running] = {}
@@ -97,8 +92,19 @@ class Board:
         self._away: float | None = None
         self._closing: str | None = None
         self._worker_seconds = 0.0
+        self._wall_before, self._began = 0.0, clock()
+
+    def open(self) -> None:
+        """Open the study; before that there is nothing to ask.
+
+        Raises:
+            InputError: see :func:`jobs.sweep.study.open_study` and ``take_lease``.
+        """
+        opening = self._opening
+        storage = open_storage(opening.url)
+        self._study = open_study(storage, opening.name, opening.plan, resume=opening.resume)
+        take_lease(self._study, opening.lease)
         self._wall_before = float(self._study.user_attrs.get(WALL, 0.0))
-        self._began = clock()
         self._adopt()
 
     # Slots ask --------------------------------------------------------------------------------
@@ -352,9 +358,13 @@ class Board:
 
     def _write_out(self) -> bool:
         """Write what waits, in order; return whether the storage has it all."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
         while self._writes:
             try:
                 self._writes[0]()
+            except UpdateFinishedTrialError:
+                pass  # it arrived at an earlier try, or comes too late for a short trial
             except _storage_errors() as error:
                 self._lost_storage(error)
                 return False

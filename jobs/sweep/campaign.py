@@ -125,13 +125,10 @@ def _open_board(request: Request, grid: Grid) -> Any:
     actor = ray.remote(Board).options(num_cpus=0, label_selector=here)
     board = actor.remote(opening, grid.workers)
     try:
-        ray.get(board.watch.remote(0))
-    except ray.exceptions.ActorDiedError as error:  # its constructor raised
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        if isinstance(cause, InputError):
-            raise cause from None
+        ray.get(board.open.remote())
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from None
         raise
     return board
 
@@ -246,6 +243,8 @@ class _Driver:
         except KeyboardInterrupt:
             self._table.say("interrupted: trials save and leave; once more ends them at once")
             self._leave("pause")
+        finally:
+            self._slots.end()
         snapshot = self._look()
         if self._slots.errors and not snapshot.counts["complete"]:
             self._finish(snapshot, "FAILED")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from jobs.remote.client import _Log
@@ -62,19 +65,40 @@ def head() -> Iterator[Head]:
             "RAY_TMPDIR": scratch,
             "OMP_NUM_THREADS": "1",
         }
+        ports = free_ports(2)
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.jobs.remote.head"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            [
+                Path(sys.executable).with_name("ray"), "start", "--head", "--block",
+                "--num-cpus", "2", "--port", str(ports[0]), "--dashboard-port", str(ports[1]),
+                "--dashboard-agent-listen-port", "0", "--temp-dir", scratch,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             env=environment,
-            cwd=Path(__file__).resolve().parents[3],
-        )
-        assert process.stdout is not None
-        answer = json.loads(process.stdout.readline())
+        )  # fmt: skip
         client = {k: v for k, v in environment.items() if k != "RAY_AUTH_MODE"}
-        yield Head(answer["dashboard"], client)
-        process.communicate(timeout=60)
+        head = Head(f"http://127.0.0.1:{ports[1]}", client)
+        deadline = time.monotonic() + 90
+        while head.run("jobs", "list", "--json")[0] != 0:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+        yield head
+        processes = [psutil.Process(process.pid)]
+        processes += processes[0].children(recursive=True)
+        for one in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait(30)
+        psutil.wait_procs(processes, timeout=30)
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 @pytest.fixture

@@ -56,7 +56,9 @@ class Desk:
         opening = Opening(
             self.url, "s", what or plan(), lease or Lease.mine(), budget, retries, resume
         )
-        return Board(opening, 2, lambda: self.now)
+        board = Board(opening, 2, lambda: self.now)
+        board.open()
+        return board
 
     def trials(self) -> list[optuna.trial.FrozenTrial]:
         return optuna.load_study(study_name="s", storage=open_storage(self.url)).trials
