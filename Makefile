@@ -26,7 +26,7 @@ types: .venv/.installed
 	$(BIN)/mypy
 
 unit: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest
 
 # torch comes first and alone: asked for together with the rest, pip may choose another build of it.
 .venv/.installed: pyproject.toml constraints.txt

@@ -32,14 +32,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process of ``-n``, and all that look at the demo: it runs once."""
-    for item in items:
-        shared = "demo" if "demo" in getattr(item, "fixturenames", ()) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(shared))
-
-
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A private Ray on this machine, shared by the tests of one process."""
