@@ -107,7 +107,7 @@ def test_mlflow_has_the_whole_run(demo: Demo) -> None:
         f"figures/{name}.png"
         for name in (
             "training", "roc", "precision_recall", "comparison", "stages", "timeline_danq",
-            "timeline_danq-no-lstm",
+            "timeline_danq-no-lstm", "calibration", "confusion", "ranking",
         )
     }  # fmt: skip
     shares = [
