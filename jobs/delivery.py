@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_shards.errors import CorruptDataError, InputError
 from data_shards.store.location import Location
-from jobs.journal import Entry, Ledger, read_entries
+from jobs.journal import Entry, Ledger, journal_size, read_entries
 from jobs.tracking import experiment_id, log_dataset, log_parameters, open_store, tracking_uri
 from trainer.events import FILE_NAME, Event, EventReader
 
@@ -87,6 +87,7 @@ class Delivery:
         self._retry_at = 0.0
         self._failing = False
         self._patience = 0.0
+        self._through = -1  # size of the journal of which all was delivered
         self._stop = threading.Event()
         self._left = 0
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
@@ -199,6 +200,9 @@ class Delivery:
             self._note(logs={**self._ledger.logs, **logs})
 
     def _deliver_entries(self, most: int | None) -> None:
+        size = journal_size(self._folder)
+        if size == self._through:
+            return
         for entry in read_entries(self._folder, self._ledger.entries)[:most]:
             done = self._ledger.entries + 1
             try:
@@ -209,6 +213,8 @@ class Delivery:
                 self._note(entries=done)
                 raise _RefusedError(f"{entry.kind}: {error}") from error
             self._note(entries=done, **changes)
+        if most is None:
+            self._through = size
 
     def _note(self, **changes: Any) -> None:
         self._ledger = self._ledger.model_copy(update=changes)

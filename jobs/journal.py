@@ -155,6 +155,12 @@ def _drop_torn_line(path: Path) -> None:
         os.truncate(path, content.rfind(b"\n") + 1)
 
 
+def journal_size(folder: Path) -> int:
+    """Return the bytes of a run's journal: it only grows."""
+    path = folder / "log" / JOURNAL
+    return path.stat().st_size if path.is_file() else 0
+
+
 def read_entries(folder: Path, since: int) -> list[Entry]:
     """Read the complete entries of a run's journal after the first ``since``."""
     path = folder / "log" / JOURNAL

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 MASK = "***"
-_NAMES = re.compile(r"(TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY|ACCESS_?KEY|AUTH)", re.I)
+_NAMES = re.compile(
+    r"(TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|API_?KEY|ACCESS_?KEY|AUTH(?!OR))", re.I
+)
 _SHORTEST = 6  # characters of a value that is searched for: shorter ones are words
 _PLAIN = re.compile(r"^(/|true$|false$|token$|\d+$)", re.I)  # paths, switches, numbers
 _URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s:/@]*):[^\s@/]+@", re.I)  # with a password

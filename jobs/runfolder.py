@@ -176,7 +176,7 @@ def find_run_folder(root: Path, run: str) -> RunFolder:
     """
     for given in (Path(run), root / run):
         if (given / _IDENTITY).is_file():
-            return _folder_at(given)
+            return folder_at(given)
     found = [path.parent for path in sorted(root.glob(f"*/*/{_IDENTITY}"))]
     named = [path for path in found if path.name == run] or [
         path for path in found if Ledger.of(path).run_id == run
@@ -188,9 +188,10 @@ def find_run_folder(root: Path, run: str) -> RunFolder:
             path=root,
             remedy=f"name one as EXPERIMENT/RUN; the last ones: {known}",
         )
-    return _folder_at(named[0])
+    return folder_at(named[0])
 
 
-def _folder_at(path: Path) -> RunFolder:
+def folder_at(path: Path) -> RunFolder:
+    """Return the folder at a path: RUNS/EXPERIMENT/NAME."""
     path = path.resolve()
     return RunFolder(path.parent.parent, path.parent.name, path.name)

@@ -1,4 +1,4 @@
-"""The board: hands trials out, takes reports, says whether to prune; alone has the storage open.
+"""The board: hands trials out, takes reports, says whether to prune; alone writes the study.
 
 Slots ask it; the driver watches it. A storage that is away for a while loses nothing: what has to
 be written waits here, in order, no trial is handed out meanwhile, and none is pruned.

@@ -329,7 +329,8 @@ class _Driver:
     def _leave(self, order: Literal["pause", "cancel"]) -> None:
         """Have the running trials save and leave, and wait for it."""
         self._ended_by = order
-        running = [trial.number for trial in self._ask("watch", self._seen)[1].running]
+        snapshot: Snapshot = self._ask("watch", self._seen)[1]
+        running = {trial.number for trial in snapshot.running}
         if order == "cancel":
             self._ask("cancel")
         else:
@@ -340,7 +341,7 @@ class _Driver:
                 for number in running:
                     trial_folder(self._sweep.trials, number).mkdir(exist_ok=True)
                     (trial_folder(self._sweep.trials, number) / CALL).write_text(order)
-                self._look()
+                running |= {trial.number for trial in self._look().running}
                 time.sleep(_LOOK)
         self._slots.end()
         for number in running:
@@ -361,7 +362,11 @@ class _Driver:
 
     def _record(self, *, final: bool = False) -> None:
         request = self._request
-        record_sweep(request.folder, request.storage, request.study, final=final)
+        try:
+            record_sweep(request.folder, request.storage, request.study, final=final)
+        except Exception as error:  # a picture, or a storage that is away, must not end a sweep
+            text = str(error).partition("\n")[0]
+            self._table.say(f"the sweep's page is not brought up to date now: {text}")
 
 
 def _forget_weights(folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from data_shards.documents import Document
 from data_shards.errors import InputError
-from jobs.runfolder import RunFolder
+from jobs.runfolder import RunFolder, folder_at
 from jobs.sweep.messages import Snapshot
 from jobs.sweep.study import masked
 
@@ -134,7 +134,7 @@ def find_sweep(root: Path, name: str) -> RunFolder:
     """
     for given in (Path(name), root / name):
         if (given / _IDENTITY).is_file():
-            return _folder_at(given)
+            return folder_at(given)
     found = [path.parent for path in sorted(root.glob(f"*/*/{_IDENTITY}"))]
     named = [path for path in found if path.name == name]
     if len(named) != 1:
@@ -144,9 +144,4 @@ def find_sweep(root: Path, name: str) -> RunFolder:
             path=root,
             remedy=f"name one as EXPERIMENT/SWEEP; the last ones: {known}",
         )
-    return _folder_at(named[0])
-
-
-def _folder_at(path: Path) -> RunFolder:
-    path = path.resolve()
-    return RunFolder(path.parent.parent, path.parent.name, path.name)
+    return folder_at(named[0])

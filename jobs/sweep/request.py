@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,8 +107,7 @@ def _go_on(wish: Wish, name: str) -> Request:
     plan = stored_plan(load_study(storage, identity.study))
     if _says_what(wish):
         # The plan as it would be now; the study's own is compared with it when it is opened.
-        same = {"recipe": wish.recipe or plan.recipe, "data": wish.data or plan.data}
-        again = Wish(**{**vars(wish), **same})
+        again = replace(wish, recipe=wish.recipe or plan.recipe, data=wish.data or plan.data)
         plan, config, data = _planned(again, before=plan)
     else:
         config = parse(RunConfig, plan.config, "the study")

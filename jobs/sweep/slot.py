@@ -244,7 +244,9 @@ def _job(
     (folder / "checkpoints").mkdir(exist_ok=True)
     text = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
     (folder / "config.toml").write_text(text)
-    return TrainJob.of(config, data, folder, slot.device, labels=labels)
+    job = TrainJob.of(config, data, folder, slot.device, labels=labels)
+    job.call_back()  # a driver that was killed while it paused left the wish behind
+    return job
 
 
 def _network(worker: Worker) -> str:

@@ -207,20 +207,24 @@ def test_secrets_reach_neither_disk_nor_mlflow(
 ) -> None:
     monkeypatch.setenv("LAB_DB_PASSWORD", "hunter2-and-more")
     monkeypatch.setenv("SOME_PATH", "/shared/runs")
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "Ann Author")
     folder = run_folder(tmp_path)
     journal = Journal(folder)
     journal.begin(
         "exp",
         "run",
         {"storage": "postgresql://ann:s3cretword@db/x", "list": ["hunter2-and-more", "plain"]},
-        {"mlflow.source.name": "replisome train --x hunter2-and-more", "place": "/shared/runs"},
+        {
+            "mlflow.source.name": "replisome train --x hunter2-and-more",
+            "place": "/shared/runs by Ann Author",
+        },
     )
     journal.tags({"error": "could not log in to http://ann:s3cretword@host"})
     assert follow(Store(tmp_path), folder).close() == 0
     run = only_run(tmp_path)
     assert run.data.params["storage"] == "postgresql://ann:***@db/x"
     assert run.data.tags["mlflow.source.name"] == "replisome train --x ***"
-    assert run.data.tags["place"] == "/shared/runs", "no secret"
+    assert run.data.tags["place"] == "/shared/runs by Ann Author", "no secrets"
     everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"hunter2" not in everything
     assert b"s3cretword" not in everything
