@@ -8,31 +8,26 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
 from data_shards.errors import InputError
 from jobs.cluster import Share, cluster
 from jobs.console import Console
+from jobs.network import meet
 from jobs.nodes import Node, nodes
-
-if TYPE_CHECKING:
-    import torch
 
 LIBRARIES = ("replisome", "ray", "torch", "deepspeed", "zarr", "numpy", "mlflow", "optuna")
 _FREE_GB = 5.0  # of the temporary folder
 _SHM_GB = 1.0  # of /dev/shm; Ray's objects lie there
 _SKEW = 2.0  # seconds
 _SLOW = 5.0  # seconds for one node's answer
-_MB = 16  # of the measured exchange
-_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -335,55 +330,6 @@ def _network(runs: Path, there: list[Node], *, gpu: bool) -> Iterator[Check]:
             True,
             f"{rate:.0f} MB/s, {delay * 1e3:.2f} ms",
         )
-
-
-def meet(device: str) -> dict[str, Any]:
-    """Measure an all-reduce, and sends from each worker to the next; runs on every worker."""
-    import torch
-    import torch.distributed as dist
-
-    world = dist.get_world_size()
-    where = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device == "gpu" else "cpu"
-    large = torch.ones(_MB * 250_000, device=where)
-    small = torch.ones(1, device=where)
-    dist.all_reduce(large)
-    whole = _median(lambda: dist.all_reduce(large), device)
-    pairs = {}
-    for sender in range(world):
-        receiver = (sender + 1) % world
-        times = []
-        for tensor in (large, small):
-            dist.barrier()
-            times.append(_median(partial(_exchange, tensor, sender, receiver), device))
-        told = torch.tensor(times, dtype=torch.float64, device=where)
-        dist.broadcast(told, receiver)
-        slow, quick = told.tolist()
-        pairs[sender, receiver] = (_MB / slow, quick)
-    return {"all_reduce": _MB / whole, "pairs": pairs}
-
-
-def _exchange(tensor: torch.Tensor, sender: int, receiver: int) -> None:
-    import torch.distributed as dist
-
-    if dist.get_rank() == sender:
-        dist.send(tensor, receiver)
-    elif dist.get_rank() == receiver:
-        dist.recv(tensor, sender)
-
-
-def _median(work: Callable[[], object], device: str) -> float:
-    import statistics
-
-    import torch
-
-    times = []
-    for _ in range(_ROUNDS):
-        begin = time.perf_counter()
-        work()
-        if device == "gpu":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
 
 
 # Helpers ----------------------------------------------------------------------------------------

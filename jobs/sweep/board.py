@@ -24,6 +24,7 @@ from jobs.sweep.messages import (
     Snapshot,
     Told,
 )
+from jobs.sweep.outbox import Outbox, storage_errors
 from jobs.sweep.space import Space
 from jobs.sweep.study import (
     LeaseLostError,
@@ -88,8 +89,7 @@ class Board:
         self._ended: dict[str, int] = {"complete": 0, "pruned": 0, "failed": 0}
         self._best: tuple[int, tuple[float, ...]] | None = None
         self._news: list[News] = []
-        self._writes: deque[Callable[[], object]] = deque()
-        self._away: float | None = None
+        self._outbox = Outbox(lambda: self._study.get_trials(deepcopy=False))
         self._closing: str | None = None
         self._worker_seconds = 0.0
         self._wall_before, self._began = 0.0, clock()
@@ -111,7 +111,7 @@ class Board:
 
     def next(self, slot: int) -> Assignment | Literal["wait"] | None:
         """Hand out a trial; :data:`WAIT` if there is none now, None if there will be none."""
-        if not self._write_out():
+        if not self._outbox.send():
             return WAIT
         if self._again and self._closing not in (PAUSED, CANCELLED):
             assignment = self._again.popleft()
@@ -126,8 +126,8 @@ class Board:
             except StopIteration:
                 self._closing = "all members are done" if self._plan.members else "all points done"
                 return None if not self._could_come_back() else WAIT
-            except _storage_errors() as error:
-                self._lost_storage(error)
+            except storage_errors():
+                self._outbox.lost()
                 return WAIT
         self._running[assignment.number] = Running(
             assignment.number, slot, assignment.values, time.time(), assignment.attempt
@@ -148,13 +148,13 @@ class Board:
         at_hand = self._trials[number]
         if epoch not in at_hand.reported:  # a trial that was begun again repeats some
             at_hand.reported.add(epoch)
-            self._writes.append(lambda: at_hand.trial.report(values[0], epoch))
-        if not self._write_out():
+            self._outbox.put(lambda: at_hand.trial.report(values[0], epoch))
+        if not self._outbox.send():
             return False
         try:
             return at_hand.trial.should_prune()
-        except _storage_errors() as error:
-            self._lost_storage(error)
+        except storage_errors():
+            self._outbox.lost()
             return False
 
     def tell(self, number: int, told: Told) -> None:
@@ -174,9 +174,9 @@ class Board:
         self._ended[told.ending] += 1
         if told.ending == "complete":
             self._best = self._better(number, told.values)
-        self._writes.append(lambda: self._record(at_hand, told))
+        self._outbox.put(lambda: self._record(at_hand, told))
         self._tell_news("ended", assignment, at_work.slot, told)
-        self._write_out()
+        self._outbox.send()
 
     def at_work(self, slot: int) -> list[int]:
         """Return the numbers of the trials that a slot has."""
@@ -208,8 +208,8 @@ class Board:
         Raises:
             LeaseLostError: another driver has the study.
         """
-        self._write_out()
-        if self._clock() - self._renewed > _RENEW and self._away is None:
+        self._outbox.send()
+        if self._clock() - self._renewed > _RENEW and self._outbox.away is None:
             try:
                 self._lease = renew_lease(self._study, self._lease)
                 self._renewed = self._clock()
@@ -217,8 +217,8 @@ class Board:
             except LeaseLostError as error:
                 self._closing = str(error)
                 raise
-            except _storage_errors() as error:
-                self._lost_storage(error)
+            except storage_errors():
+                self._outbox.lost()
         counts = {**self._ended, "running": len(self._running), "waiting": len(self._again)}
         snapshot = Snapshot(
             counts,
@@ -227,7 +227,7 @@ class Board:
             self._wall(),
             self._worker_seconds,
             self._why_closed(),
-            self._away,
+            self._outbox.away,
         )
         return self._news[since:], snapshot
 
@@ -238,8 +238,8 @@ class Board:
         def write() -> None:
             study._storage.set_trial_user_attr(_id_of(study, number), name, value)
 
-        self._writes.append(write)
-        self._write_out()
+        self._outbox.put(write)
+        self._outbox.send()
 
     def stop_handing_out(self, reason: str) -> None:
         """Hand out no more trials."""
@@ -258,12 +258,12 @@ class Board:
 
     def close(self) -> bool:
         """Write what is left and give the lease back; return whether the storage took it."""
-        done = self._write_out()
+        done = self._outbox.send()
         if done:
             try:
                 self._study.set_user_attr(WALL, self._wall())
                 give_lease_back(self._study, self._lease)
-            except _storage_errors():
+            except storage_errors():
                 return False
         return done
 
@@ -333,7 +333,7 @@ class Board:
         at_hand = self._trials[assignment.number]
         self._set(at_hand.trial, SECONDS, at_hand.seconds)
         self._tell_news("again", assignment, slot, told)
-        self._write_out()
+        self._outbox.send()
 
     def _record(self, at_hand: _Open, told: Told) -> None:
         """Write a trial's end; may be tried again, so every line can be done twice."""
@@ -354,42 +354,12 @@ class Board:
         self._study.tell(trial, values, states[told.ending], skip_if_finished=True)
 
     def _set(self, trial: Trial, name: str, value: Any) -> None:
-        self._writes.append(lambda: trial.set_user_attr(name, value))
-
-    def _write_out(self) -> bool:
-        """Write what waits, in order; return whether the storage has it all."""
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        while self._writes:
-            try:
-                self._writes[0]()
-            except UpdateFinishedTrialError:
-                pass  # it arrived at an earlier try, or comes too late for a short trial
-            except _storage_errors() as error:
-                self._lost_storage(error)
-                return False
-            self._writes.popleft()
-            self._away = None
-        return True
-
-    def _lost_storage(self, error: Exception) -> None:
-        if self._away is None:
-            self._away = time.time()
-        # A write that failed may have left half a transaction; a look that works ends the outage.
-        if not self._writes:
-            self._writes.append(lambda: self._study.get_trials(deepcopy=False))
+        self._outbox.put(lambda: trial.set_user_attr(name, value))
 
     def _why_closed(self) -> str | None:
         if self._closing is not None:
             return self._closing
-        if self._budget.trials is not None and sum(self._ended.values()) >= self._budget.trials:
-            return f"{self._budget.trials} trials are done"
-        if self._budget.seconds is not None and self._wall() >= self._budget.seconds:
-            return f"{self._budget.seconds:g} s are over"
-        limit = self._budget.worker_seconds
-        if limit is not None and self._worker_seconds >= limit:
-            return f"{limit:g} seconds of workers are used"
-        return None
+        return self._budget.used_up(sum(self._ended.values()), self._wall(), self._worker_seconds)
 
     def _spoken_for(self) -> bool:
         """Whether the trials at work are all that the budget allows."""
@@ -422,14 +392,6 @@ class Board:
         self._news.append(
             News(kind, assignment.number, slot, assignment.values, assignment.attempt, told)
         )
-
-
-def _storage_errors() -> tuple[type[Exception], ...]:
-    """What Optuna and SQLAlchemy raise when the database does not answer."""
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import DBAPIError
-
-    return (StorageInternalError, DBAPIError)
 
 
 def _id_of(study: Any, number: int) -> int:

@@ -32,6 +32,16 @@ class Budget:
     seconds: float | None = None
     worker_seconds: float | None = None
 
+    def used_up(self, trials: int, seconds: float, worker_seconds: float) -> str | None:
+        """Say what is used up, of what has been used so far; None if there is something left."""
+        if self.trials is not None and trials >= self.trials:
+            return f"{self.trials} trials are done"
+        if self.seconds is not None and seconds >= self.seconds:
+            return f"{self.seconds:g} s are over"
+        if self.worker_seconds is not None and worker_seconds >= self.worker_seconds:
+            return f"{self.worker_seconds:g} seconds of workers are used"
+        return None
+
 
 @dataclass(frozen=True)
 class Opening:
