@@ -2,6 +2,7 @@
 
     python benchmarks/planning.py --out benchmarks/results/planning.md
     python benchmarks/planning.py --networks danq-small,mlp --grids 1x1,2x1 --steps 20
+    python benchmarks/planning.py --overhead   # measures CPU_OVERHEAD of trainer.planning.hardware
 
 Each layer is measured with as many threads as a worker will have; the step is then predicted, and
 run by the engine on workers of a private Ray, with the batch already in memory. The step time is
@@ -36,7 +37,14 @@ from trainer.grid import BatchLayout, Grid
 from trainer.layers import Dense
 from trainer.planning.cached import device_name
 from trainer.planning.conditions import Conditions
-from trainer.planning.hardware import CPU_LINK, CPU_NETWORK, Hardware
+from trainer.planning.hardware import (
+    CPU_LINK,
+    CPU_NETWORK,
+    CPU_OVERHEAD,
+    NO_OVERHEAD,
+    Hardware,
+    Overhead,
+)
 from trainer.planning.measuring import measure, threads, update_rate
 from trainer.planning.prediction import Prediction, predict
 from trainer.recipe import Layer, Shape
@@ -149,11 +157,13 @@ def run_config(grid: Grid, micro_batches: int) -> RunConfig:
     )  # fmt: skip
 
 
-def prediction(case: Case, grid: Grid, layout: BatchLayout) -> Prediction:
+def prediction(
+    case: Case, grid: Grid, layout: BatchLayout, own: Overhead = CPU_OVERHEAD
+) -> Prediction:
     """Measure the layers as a worker of this grid would run them, and predict."""
     cores = os.cpu_count() or 1
     shared = float(cores) if grid.workers > cores else None
-    hardware = Hardware(1, grid.workers, CPU_LINK, CPU_NETWORK, None, shared)
+    hardware = Hardware(1, grid.workers, CPU_LINK, CPU_NETWORK, None, shared, own)
     config = run_config(grid, layout.micro_batches)
     with threads(max(1, cores // grid.workers)):
         costs = measure(case.layers, case.inputs(layout.micro_batch), seed=0)
@@ -266,11 +276,32 @@ def rows_of(names: list[str], grids: list[Grid], steps: int, folder: Path) -> li
     return rows
 
 
+def overhead(steps: int, folder: Path) -> str:
+    """Measure the engine's own time, with a network that has next to nothing to compute.
+
+    One stage with m micro-batches takes each_step + 2 m each_pass: two m give both.
+    """
+    from jobs.cluster import cluster
+
+    case = Case("tiny", mlp((8, 8, 8)), partial(numbers, (8,)), 8, 64)
+    counts, grid = (2, 32), Grid(1, 1)
+    seconds = []
+    with cluster():
+        for count in counts:
+            layout = BatchLayout(case.batch_size, 1, count)
+            computing = prediction(case, grid, layout, NO_OVERHEAD).seconds
+            seconds.append(measurement(case, grid, layout, (0,), steps, folder) - computing)
+    each_pass = (seconds[1] - seconds[0]) / (2 * (counts[1] - counts[0]))
+    each_step = seconds[0] - 2 * counts[0] * each_pass
+    return f"CPU_OVERHEAD = Overhead({each_pass:.2g}, {each_step:.2g})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", default=",".join(cases()), help="names, with commas")
     parser.add_argument("--grids", default=",".join(GRIDS), help="stages x replicas, with commas")
     parser.add_argument("--steps", type=int, default=20, help="steps measured")
+    parser.add_argument("--overhead", action="store_true", help="the engine's own time instead")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     # Workers can't import this script: what it defines travels by value.
@@ -278,6 +309,9 @@ def main() -> None:
     shapes = [grid.split("x") for grid in options.grids.split(",")]
     grids = [Grid(int(stages), int(replicas)) for stages, replicas in shapes]
     with tempfile.TemporaryDirectory() as folder:
+        if options.overhead:
+            print(overhead(10 * options.steps, Path(folder)))
+            return
         rows = rows_of(options.networks.split(","), grids, options.steps, Path(folder))
     command = f"python benchmarks/planning.py --networks {options.networks} --grids {options.grids}"
     text = report(rows, command, options.steps)

@@ -160,14 +160,20 @@ def plain_optuna(data: str, folder: Path, trials: int) -> Found:
 
 def ray_tune(data: str, folder: Path, trials: int) -> Found:
     """Run the same training as Ray Train jobs under Ray Tune, with OptunaSearch and ASHA."""
+    from jobs.cluster import cluster
+
+    with cluster():  # before Ray is imported: it reads its settings then
+        start, done = time.time(), _tuned(data, folder, trials)
+    return found("Ray Tune, OptunaSearch and ASHA", start, done)
+
+
+def _tuned(data: str, folder: Path, trials: int) -> list[Trial]:
     from ray import tune
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
-
-    from jobs.cluster import cluster
 
     log = folder / "trials.jsonl"
 
@@ -194,24 +200,19 @@ def ray_tune(data: str, folder: Path, trials: int) -> Found:
             ),
         ).fit()
 
-    with cluster():
-        start = time.time()
-        tune.Tuner(
-            tune.with_resources(trial, {"cpu": 0.01}),
-            tune_config=tune.TuneConfig(
-                metric="loss",
-                mode="min",
-                num_samples=trials,
-                max_concurrent_trials=1,
-                search_alg=OptunaSearch(
-                    {"lr": tune.loguniform(1e-4, 1e-2)}, metric="loss", mode="min"
-                ),
-                scheduler=ASHAScheduler(time_attr="epoch", max_t=EPOCHS, grace_period=EPOCHS),
-            ),
-            run_config=tune.RunConfig(storage_path=str(folder / "tune")),
-        ).fit()
-    done = [Trial(*json.loads(line)) for line in log.read_text().splitlines()]
-    return found("Ray Tune, OptunaSearch and ASHA", start, done)
+    tune.Tuner(
+        tune.with_resources(trial, {"cpu": 0.01}),
+        tune_config=tune.TuneConfig(
+            metric="loss",
+            mode="min",
+            num_samples=trials,
+            max_concurrent_trials=1,
+            search_alg=OptunaSearch({"lr": tune.loguniform(1e-4, 1e-2)}, metric="loss", mode="min"),
+            scheduler=ASHAScheduler(time_attr="epoch", max_t=EPOCHS, grace_period=EPOCHS),
+        ),
+        run_config=tune.RunConfig(storage_path=str(folder / "tune")),
+    ).fit()
+    return [Trial(*json.loads(line)) for line in log.read_text().splitlines()]
 
 
 # The table --------------------------------------------------------------------------------------

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,11 +15,11 @@ from typing import Any
 
 from rich.table import Table
 
-from data_shards.errors import InputError
 from jobs.cluster import Share, cluster
 from jobs.console import Console
 from jobs.network import meet
 from jobs.nodes import Node, nodes
+from jobs.sight import Sight, ask, look, marked, note_of
 
 LIBRARIES = ("replisome", "ray", "torch", "deepspeed", "zarr", "numpy", "mlflow", "optuna")
 _FREE_GB = 5.0  # of the temporary folder
@@ -62,8 +60,7 @@ def examine(runs: Path, data: str | None, console: Console) -> list[Check]:
         checks.append(Check("Ray", "driver", True, _ray_words(found)))
         here = {name: _version(name) for name in LIBRARIES}
         there = nodes()
-        runs.mkdir(parents=True, exist_ok=True)
-        with _marker(runs) as marker:
+        with marked(runs) as marker:
             for node in there:
                 console.say(f"looking at {node.address} ...")
                 checks += _node(node, here, marker, data)
@@ -154,23 +151,20 @@ def _ray_words(found: Any) -> str:
 
 def _node(node: Node, here: dict[str, str], marker: Path, data: str | None) -> Iterator[Check]:
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    there = NodeAffinitySchedulingStrategy(node.id, soft=False)
     # Takes no GPU, so that it need not wait for one, but sees them all.
     sees_all = {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
-    asked = ray.remote(look_around).options(
-        num_cpus=0, scheduling_strategy=there, runtime_env=sees_all
-    )
     begin = time.time()
     try:
-        seen = ray.get(asked.remote(str(marker), data), timeout=120)
+        asked = ask(node, look_around, str(marker), data, runtime_env=sees_all)
+        seen = ray.get(asked, timeout=120)
     except Exception as error:  # whatever it says is the finding
         text = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         remedy = "see that replisome is installed there, the same as here"
         yield Check("node", node.address, False, text, remedy)
         return
     took = time.time() - begin
+    sight: Sight = seen["sight"]
     yield from _versions(node.address, here, seen["versions"])
     yield from _devices(node, seen)
     yield from _room(node.address, seen)
@@ -181,17 +175,17 @@ def _node(node: Node, here: dict[str, str], marker: Path, data: str | None) -> I
     yield Check(
         "runs folder",
         node.address,
-        seen["marker"] == marker.name and not seen["write_fault"],
-        seen["write_fault"]
-        or ("readable and writable" if seen["marker"] else f"{marker.parent} is not there"),
+        sight.marker and not sight.runs_fault,
+        sight.runs_fault
+        or ("readable and writable" if sight.marker else f"{marker.parent} is not there"),
         "put the runs on storage that all nodes share, and name it with --runs",
     )
     if data is not None:
         yield Check(
             "data set",
             node.address,
-            seen["data_fault"] == "",
-            seen["data_fault"] or data,
+            sight.data_fault == "",
+            sight.data_fault or data,
             "put it on storage that all nodes share",
         )
 
@@ -200,12 +194,6 @@ def look_around(marker: str, data: str | None) -> dict[str, Any]:
     """Tell what a node has; runs there."""
     import torch
 
-    file = Path(marker)
-    fault = ""
-    try:
-        (file.parent / f"{file.name}.{_node_id()}").write_text(socket.gethostname())
-    except OSError as error:
-        fault = f"not writable: {error.strerror}"
     return {
         "versions": {name: _version(name) for name in LIBRARIES},
         "gpus": torch.cuda.device_count(),
@@ -214,20 +202,8 @@ def look_around(marker: str, data: str | None) -> dict[str, Any]:
         "tmp_gb": shutil.disk_usage("/tmp").free / 1e9,
         "shm_gb": shutil.disk_usage("/dev/shm").total / 1e9 if Path("/dev/shm").is_dir() else 0.0,
         "clock": time.time(),
-        "marker": file.read_text() if file.is_file() else "",
-        "write_fault": fault,
-        "data_fault": "" if data is None else _data_fault(data),
+        "sight": look(marker, data),
     }
-
-
-def _data_fault(data: str) -> str:
-    from data_shards.dataset import ShardedDataset
-
-    try:
-        ShardedDataset(data)
-    except Exception as error:  # whatever it says is the finding
-        return str(error).splitlines()[0][:200]
-    return ""
 
 
 def _versions(where: str, here: dict[str, str], there: dict[str, str]) -> Iterator[Check]:
@@ -278,7 +254,7 @@ def _room(where: str, seen: dict[str, Any]) -> Iterator[Check]:
 def _seen_from_here(marker: Path, there: list[Node]) -> Iterator[Check]:
     """Check that what nodes wrote arrived."""
     for node in there:
-        note = marker.parent / f"{marker.name}.{node.id[:12]}"
+        note = note_of(marker, node.id)
         yield Check(
             "runs folder, back",
             node.address,
@@ -333,31 +309,6 @@ def _network(runs: Path, there: list[Node], *, gpu: bool) -> Iterator[Check]:
 
 
 # Helpers ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _marker(runs: Path) -> Iterator[Path]:
-    """Put a file into the runs folder, for nodes to see and to write beside."""
-    path = runs.resolve() / f".doctor-{secrets.token_hex(4)}"
-    try:
-        path.write_text(path.name)
-    except OSError as error:
-        raise InputError(
-            f"can't be written: {error.strerror}",
-            path=path.parent,
-            remedy="name another folder with --runs",
-        ) from None
-    try:
-        yield path
-    finally:
-        for left in path.parent.glob(f"{path.name}*"):
-            left.unlink(missing_ok=True)
-
-
-def _node_id() -> str:
-    import ray
-
-    return str(ray.get_runtime_context().get_node_id())[:12]
 
 
 def _version(name: str) -> str:

@@ -147,7 +147,7 @@ def _hardware(request: PlanRequest, device: torch.device) -> tuple[Hardware, int
     """Return the nodes asked for, and the threads with which each worker computes on a CPU."""
     import torch
 
-    from trainer.planning.hardware import Hardware, default_links, device_memory
+    from trainer.planning.hardware import Hardware, default_links, default_overhead, device_memory
 
     cores = os.cpu_count() or 1
     on_gpu = device.type == "cuda"
@@ -168,6 +168,7 @@ def _hardware(request: PlanRequest, device: torch.device) -> tuple[Hardware, int
         network=network,
         memory=device_memory(device, per_node),
         cores=float(cores) if shared else None,
+        overhead=default_overhead(device),
     ), threads
 
 

@@ -22,6 +22,7 @@ from jobs.console import Bars, Console
 from jobs.journal import Journal, Status
 from jobs.provenance import command_line, git_commit
 from jobs.runfolder import Identity, RunFolder, create_run_folder, find_run_folder
+from jobs.sight import check_sight
 from trainer.config import RunConfig
 from trainer.events import FILE_NAME, Event, EventWriter
 from trainer.grid import grid_of
@@ -76,6 +77,7 @@ def train(request: TrainRequest, console: Console) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         data = _checked(config, request.data, console)
         workers, found = _workers(config, stack, console)
+        check_sight(workers.resources, request.runs, data)
         from jobs.record import data_schema, run_parameters
         from trainer.results import TrainJob
 
@@ -139,6 +141,7 @@ def resume(run: str, runs: Path, flags: Mapping[str, Any], console: Console) -> 
                 remedy="bring the old one back, or begin a new run",
             )
         workers, _ = _workers(config, stack, console)
+        check_sight(workers.resources, folder.root, data)
         from trainer.results import TrainJob
 
         journal = Journal(folder.path)

@@ -20,6 +20,7 @@ from jobs.console import Console
 from jobs.journal import Journal, Status
 from jobs.provenance import command_line, git_commit
 from jobs.runfolder import RunFolder
+from jobs.sight import check_sight
 from jobs.sweep.board import Board
 from jobs.sweep.folder import SweepIdentity, SweepStatus
 from jobs.sweep.messages import PAUSED, Budget, News, Opening, Snapshot
@@ -94,6 +95,7 @@ def run_sweep(request: Request, console: Console) -> dict[str, Any]:
             workers = share(found, all_slots, request.config.grid.device)
         for note in workers.notes:
             console.say(note)
+        check_sight(workers.resources, request.folder.root, request.data)
         with console.step("open the study"):
             board = _open_board(request, grid)
         sweep = _parent_run(request, workers)

@@ -8,7 +8,7 @@ import numpy as np
 
 from trainer.config import PipelineSchedule, Recompute, RunConfig
 from trainer.grid import BatchLayout, Grid
-from trainer.planning.hardware import Hardware, Link
+from trainer.planning.hardware import NO_OVERHEAD, Hardware, Link, Overhead
 from trainer.planning.memory import Upkeep
 from trainer.planning.tables import Floats
 
@@ -28,6 +28,7 @@ class Conditions:
         recompute: whether stages compute activations again; "auto": those that do not fit else.
         memory: bytes a worker; None for no limit.
         update: seconds of the optimizer's step for one weight.
+        overhead: the engine's own time.
     """
 
     grid: Grid
@@ -38,6 +39,7 @@ class Conditions:
     recompute: Recompute = "auto"
     memory: float | None = None
     update: float = 0.0
+    overhead: Overhead = NO_OVERHEAD
 
     @classmethod
     def of(
@@ -54,7 +56,8 @@ class Conditions:
             config: of the run; says optimizer, ZeRO, recomputing and the memory limit.
             grid: the workers, which the hardware has.
             layout: how batches are shared out.
-            hardware: says links, and the memory limit where the configuration has none.
+            hardware: says links, the engine's own time, and the memory limit where the
+                configuration has none.
             update: seconds of the optimizer's step for one weight.
         """
         limit = config.grid.memory_gb
@@ -67,6 +70,7 @@ class Conditions:
             config.grid.recompute,
             hardware.memory if limit is None else limit * 1e9,
             update,
+            hardware.overhead,
         )
 
     @property

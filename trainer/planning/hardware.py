@@ -44,6 +44,24 @@ GPU_NETWORK = Link(2e-5, 1.25e10)  # 100 Gbit/s
 
 
 @dataclass(frozen=True)
+class Overhead:
+    """What the engine itself takes of a worker's time, beside layers and messages; seconds.
+
+    Attributes:
+        each_pass: around one pass of one micro-batch, its load, send and receive included.
+        each_step: the loss shared out, and all that is done once a step.
+    """
+
+    each_pass: float = 0.0
+    each_step: float = 0.0
+
+
+NO_OVERHEAD = Overhead()
+# One stage of a network with next to nothing to compute (benchmarks/planning.py --overhead).
+CPU_OVERHEAD = Overhead(2e-4, 1e-3)
+
+
+@dataclass(frozen=True)
 class Hardware:
     """Equal nodes with equal workers on them; ranks fill one node after the other.
 
@@ -55,6 +73,7 @@ class Hardware:
         memory: bytes that a worker's tensors may take; None for no limit.
         cores: workers of a node that can compute at the speed layers were measured at, all at the
             same time; None for all of them.
+        overhead: of the engine.
     """
 
     nodes: int
@@ -63,6 +82,7 @@ class Hardware:
     network: Link
     memory: float | None = None
     cores: float | None = None
+    overhead: Overhead = NO_OVERHEAD
 
     @property
     def workers(self) -> int:
@@ -109,6 +129,11 @@ def default_links(device: torch.device | str) -> tuple[Link, Link]:
     if torch.device(device).type == "cuda":
         return GPU_LINK, GPU_NETWORK
     return CPU_LINK, CPU_NETWORK
+
+
+def default_overhead(device: torch.device | str) -> Overhead:
+    """Return the engine's own time; none on a GPU, where kernels hide it and nobody measured it."""
+    return NO_OVERHEAD if torch.device(device).type == "cuda" else CPU_OVERHEAD
 
 
 def device_memory(device: torch.device, workers: int) -> float:

@@ -14,7 +14,7 @@ from trainer.planning.cached import measure_cached, warn
 from trainer.planning.conditions import Conditions
 from trainer.planning.costs import CostCache
 from trainer.planning.cut import check_cut, check_stages, plain_cut
-from trainer.planning.hardware import Hardware, default_links, device_memory
+from trainer.planning.hardware import Hardware, default_links, default_overhead, device_memory
 from trainer.planning.measuring import update_rate
 from trainer.planning.prediction import choose_cut
 from trainer.recipe import Activations, Layer, build_layer, trainable
@@ -98,6 +98,7 @@ def hardware_here(device: torch.device, grid: Grid) -> Hardware:
         within=within,
         network=network,
         memory=device_memory(device, per_node),
+        overhead=default_overhead(device),
     )
 
 

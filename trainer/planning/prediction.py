@@ -20,8 +20,7 @@ from trainer.planning.search import FoundCut, assess_cut, best_cut
 class Prediction:
     """What a step is predicted to be, for workers like the one that layers were measured on.
 
-    Not in it: reading data (which should happen meanwhile), the loss, and the engine's own time
-    between passes.
+    Not in it: reading data (which should happen meanwhile) and the loss.
 
     Attributes:
         seconds: of an optimizer step.

@@ -116,11 +116,12 @@ class Problem:
             update (cuts, stages), as in :class:`trainer.planning.pipeline.Durations`.
         """
         tables, conditions = self.tables, self.conditions
-        grid = conditions.grid
+        grid, own = conditions.grid, conditions.overhead
         owners = [owner(part, grid.stages) for part in range(grid.parts)]
         forward = np.diff(tables.forward[bounds], axis=-1)
         backward = np.diff(tables.backward[bounds], axis=-1)
-        backward = backward + np.where(recompute[:, owners], forward, 0.0)
+        backward = backward + np.where(recompute[:, owners], forward, 0.0) + own.each_pass
+        forward = forward + own.each_pass
         messages = [
             conditions.links[min(a, b)].seconds(tables.handed[bounds[:, part + 1]])
             if a != b
@@ -133,7 +134,8 @@ class Problem:
             pieces = self.pieces(bounds, stage)
             weights = sum(tables.weights[b] - tables.weights[a] for a, b in pieces)
             reduce.append(conditions.reduce_seconds(stage, np.asarray(weights, float)))
-            update.append(conditions.update * kept_weights(tables, pieces, conditions.upkeep))
+            kept = kept_weights(tables, pieces, conditions.upkeep)
+            update.append(conditions.update * kept + own.each_step)
         return forward, backward, message, np.stack(reduce, -1), np.stack(update, -1)
 
     def timeline(self, bounds: Places, recompute: npt.NDArray[np.bool_]) -> Timeline:

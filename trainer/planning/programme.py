@@ -181,7 +181,8 @@ def _pass_times(problem: Problem, pieces: Pieces, needs: Needs) -> Floats:
     tables = problem.tables
     forward = sum(tables.forward[stop] - tables.forward[start] for start, stop in pieces)
     backward = sum(tables.backward[stop] - tables.backward[start] for start, stop in pieces)
-    seconds = np.asarray(forward * (1 + needs.recompute) + backward, float)
+    own = 2 * len(pieces) * problem.conditions.overhead.each_pass
+    seconds = np.asarray(forward * (1 + needs.recompute) + backward + own, float)
     return np.where(needs.bytes <= problem.limit, seconds, np.inf)
 
 

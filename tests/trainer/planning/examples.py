@@ -8,7 +8,7 @@ from trainer.config import Recompute
 from trainer.grid import Grid
 from trainer.planning.conditions import Conditions
 from trainer.planning.costs import LayerCost
-from trainer.planning.hardware import Link
+from trainer.planning.hardware import NO_OVERHEAD, Link, Overhead
 from trainer.planning.memory import Upkeep
 
 COSTS = st.lists(
@@ -71,6 +71,7 @@ def conditions(
     recompute: Recompute = "auto",
     memory: float | None = None,
     update: float = 0.0,
+    overhead: Overhead = NO_OVERHEAD,
 ) -> Conditions:
     return Conditions(
         Grid(stages, upkeep.replicas, folded),
@@ -81,4 +82,5 @@ def conditions(
         recompute,
         memory,
         update,
+        overhead,
     )

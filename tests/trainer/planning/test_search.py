@@ -17,7 +17,7 @@ from trainer.planning import search
 from trainer.planning.conditions import Conditions
 from trainer.planning.costs import LayerCost
 from trainer.planning.cut import check_cut
-from trainer.planning.hardware import Link
+from trainer.planning.hardware import NO_OVERHEAD, Link, Overhead
 from trainer.planning.memory import Upkeep
 from trainer.planning.pipeline import Durations, simulate
 from trainer.planning.problem import Problem
@@ -71,15 +71,16 @@ def step(
         max(w / upkeep.replicas, most) if upkeep.zero else w
         for w, most in zip(weights, largest, strict=True)
     ]
+    own = under.overhead
     durations = Durations(
-        forward,
-        [b + f * r for f, b, r in zip(forward, backward, again, strict=True)],
+        [f + own.each_pass for f in forward],
+        [b + f * r + own.each_pass for f, b, r in zip(forward, backward, again, strict=True)],
         [
             link.seconds(costs[start - 1].output_bytes)
             for link, start in zip(under.links, cut[1:], strict=True)
         ],
         [float(under.reduce_seconds(s, np.array(float(w)))) for s, w in enumerate(weights)],
-        [under.update * k for k in kept],
+        [under.update * k + own.each_step for k in kept],
     )
     return simulate(problem.streams, durations).seconds
 
@@ -91,6 +92,7 @@ def step(
     upkeep=UPKEEPS,
     recompute=st.sampled_from(["auto", "on", "off"]),
     memory=st.sampled_from([None, 100.0, 200.0, 400.0]),
+    overhead=st.sampled_from([NO_OVERHEAD, Overhead(0.25, 1.5)]),
 )
 @settings(max_examples=60, deadline=None)
 def test_no_other_cut_or_choice_of_recomputing_is_faster(
@@ -100,11 +102,12 @@ def test_no_other_cut_or_choice_of_recomputing_is_faster(
     upkeep: Upkeep,
     recompute: Recompute,
     memory: float | None,
+    overhead: Overhead,
 ) -> None:
     costs, stages = network
     under = conditions(
         stages, micro_batches, link=link, upkeep=upkeep, recompute=recompute, memory=memory,
-        update=0.125,
+        update=0.125, overhead=overhead,
     )  # fmt: skip
     cuts = possible(costs, stages)
     problem = Problem.of(costs, under)
