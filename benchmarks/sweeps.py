@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -159,12 +160,31 @@ def plain_optuna(data: str, folder: Path, trials: int) -> Found:
 
 
 def ray_tune(data: str, folder: Path, trials: int) -> Found:
-    """Run the same training as Ray Train jobs under Ray Tune, with OptunaSearch and ASHA."""
-    from jobs.cluster import cluster
+    """Run the same training as Ray Train jobs under Ray Tune, with OptunaSearch and ASHA.
 
-    with cluster():  # before Ray is imported: it reads its settings then
+    On a Ray with its own defaults. Without the dashboard a trial's resources are not given back
+    (Ray Train asks it which trials have ended), and the second trial waits for ever.
+    """
+    import ray
+
+    # A slot to spare: a trial's function waits beside its workers.
+    ray.init(
+        address="local",
+        include_dashboard=True,
+        dashboard_port=_free_port(),
+        num_cpus=(os.cpu_count() or 1) + 1,
+    )
+    try:
         start, done = time.time(), _tuned(data, folder, trials)
+    finally:
+        ray.shutdown()
     return found("Ray Tune, OptunaSearch and ASHA", start, done)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _tuned(data: str, folder: Path, trials: int) -> list[Trial]:
