@@ -18,26 +18,8 @@ from data_shards.documents import parse, read_toml
 from data_shards.store.schema import Schema
 from jobs.runfolder import Identity
 from jobs.tracking import using_store
-from trainer.checkpoint.reader import Checkpoint
-from trainer.checkpoint.restore import restore_layer
 from trainer.config import RunConfig
-from trainer.recipe import build_layer, shape_of
-from trainer.recipes import get_recipe
-
-
-def assemble(config: RunConfig, schema: Schema, weights: Path) -> nn.Sequential:
-    """Put the recipe's network together from its saved layers, with probabilities at the end.
-
-    Returns:
-        In evaluation mode: codes (B, length) uint8 -> probabilities (B, tasks) float32.
-    """
-    layers = get_recipe(config.recipe).network.layers(config.size, shape_of(schema))
-    modules = [build_layer(layer, config.seed, index) for index, layer in enumerate(layers)]
-    checkpoint = Checkpoint.open(weights)
-    checkpoint.check_layers([layer.name for layer in layers])
-    for index, module in enumerate(modules):
-        restore_layer(checkpoint, index, module, None, None)
-    return nn.Sequential(*modules, nn.Sigmoid()).eval()
+from trainer.trained import assemble
 
 
 def log_run_model(weights: Path, experiment: str, run_id: str, uri: str, alias: str | None) -> str:

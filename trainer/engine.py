@@ -125,7 +125,7 @@ class Engine:
     ) -> None:
         import deepspeed
 
-        self.grid, self.layout = grid, layout
+        self.grid, self.layout, self.compiled = grid, layout, cut.compiled
         self.objective = Objective(loss, decode)
         kind = FoldedStage if cut.schedule == "dualpipev" else Stage
         self.stage = kind(layers, cut, grid, layout, self.objective, config.precision, config.seed)

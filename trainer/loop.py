@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -23,11 +22,10 @@ import torch.distributed as dist
 from data_shards.dataset import ShardedDataset
 from data_shards.prefetch import Prefetch
 from trainer.attention import Attention
-from trainer.checkpoint.reader import Checkpoint
-from trainer.checkpoint.transfer import load_for_transfer
+from trainer.checkpoint.transfer import start_from
 from trainer.clock import Clock
 from trainer.config import CutMethod, InitConfig
-from trainer.engine import Engine, Fill, prepare
+from trainer.engine import Engine, prepare
 from trainer.evaluation import evaluate
 from trainer.events import FILE_NAME, EventWriter, log_scores
 from trainer.feed import Feed
@@ -131,9 +129,9 @@ def train_network(
     begin = time.perf_counter()
     config, events = worker.job.config, worker.events
     with in_training(worker, network, loss, cut) as net:
-        progress, waited = fit(worker, net, loss)
-        net.saver.restore_best(progress)
-        valid = score_split(worker, net.engine, net.feed, "valid", loss)
+        fitted = fit(worker, net, loss)
+        progress = fitted.progress
+        valid = go_back(worker, net, loss, fitted)
         test = score_split(worker, net.engine, net.feed, "test", loss, network.name)
         log_scores(events, network.name, progress.step, "test", test)
         settings = net.engine.config
@@ -145,7 +143,7 @@ def train_network(
         progress.best_epoch,
         weights,
         progress.seconds,
-        waited,
+        fitted.waited,
         progress.skipped,
     )
     seconds = time.perf_counter() - begin
@@ -165,6 +163,21 @@ class InTraining:
     feed: Feed
     saver: Saver
     progress: Progress
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A training that came to its end.
+
+    Attributes:
+        progress: how far it came.
+        waited: seconds that this worker waited for data.
+        best: validation of the best epoch, if this worker group saw it.
+    """
+
+    progress: Progress
+    waited: float = 0.0
+    best: Scores | None = None
 
 
 @contextmanager
@@ -219,11 +232,8 @@ def in_training(
     engine.close()
 
 
-def fit(worker: Worker, net: InTraining, loss: Loss) -> tuple[Progress, float]:
+def fit(worker: Worker, net: InTraining, loss: Loss) -> Fitted:
     """Take optimizer steps until the epochs are done or validation stops improving.
-
-    Returns:
-        How far training came, and the seconds that this worker waited for data.
 
     Raises:
         CalledAwayError: the run shall go on elsewhere.
@@ -233,7 +243,8 @@ def fit(worker: Worker, net: InTraining, loss: Loss) -> tuple[Progress, float]:
     job, config, layout, events = worker.job, worker.job.config, worker.layout, worker.events
     engine, feed, saver, progress = net.engine, net.feed, net.saver, net.progress
     if progress.finished:
-        return progress, 0.0
+        return Fitted(progress)
+    best: Scores | None = None
     clock = Clock(feed.order.rows, layout.batch_size, config.epochs, job.max_steps)
     attention = Attention(config.checkpoint, worker.grid.reporter, worker.device, job.called_away)
     trace = job.trace(progress.network)
@@ -263,7 +274,7 @@ def fit(worker: Worker, net: InTraining, loss: Loss) -> tuple[Progress, float]:
                 events.progress(progress.network, "training", step + 1, clock.steps)
             decision, ends = attention.after(step), clock.ends_epoch(step)
             if ends or decision.save or clock.logs(step):
-                losses.log(rate, batches.waited)
+                losses.log(rate, batches.waited, traced.flop)
                 events.progress(progress.network, "training", step + 1, clock.steps)
                 progress = losses.progress(progress, step + 1, time.perf_counter() - begin)
             if ends:
@@ -272,9 +283,12 @@ def fit(worker: Worker, net: InTraining, loss: Loss) -> tuple[Progress, float]:
                 progress = progress.after_epoch(clock.epoch(step), scores.badness(config.monitor))
                 if progress.best_step == step + 1:
                     saver.save_best(progress)
+                    best = scores
             done = step + 1 == clock.steps or (ends and progress.exhausted(config.patience))
             if ends and unwanted(worker, clock.epoch(step), scores) and not done:
                 raise PrunedError
+            if ends:
+                losses.go_on()
             if decision.save or done:
                 progress = progress.model_copy(update={"finished": done})
                 saver.save(progress)
@@ -289,7 +303,15 @@ def fit(worker: Worker, net: InTraining, loss: Loss) -> tuple[Progress, float]:
         raise TrainingDivergedError(
             f"{progress.network}: no epoch had a finite validation {config.monitor}"
         )
-    return progress, waited
+    return Fitted(progress, waited, best)
+
+
+def go_back(worker: Worker, net: InTraining, loss: Loss, fitted: Fitted) -> Scores:
+    """Load the weights of the best epoch; return its validation, computed again if need be."""
+    net.saver.restore_best(fitted.progress)
+    if fitted.best is not None:
+        return fitted.best
+    return score_split(worker, net.engine, net.feed, "valid", loss)
 
 
 def unwanted(worker: Worker, epoch: int, scores: Scores) -> bool:
@@ -334,16 +356,6 @@ def plan_stages(
     if decided is None:
         raise RuntimeError("rank 0 has no plan")
     return decided
-
-
-def start_from(init: InitConfig, layers: Sequence[str]) -> Fill | None:
-    """Return what loads the weights that a training starts from, if not from fresh ones."""
-    if init.source is None:
-        return None
-    checkpoint = Checkpoint.open(Path(init.source))
-    return lambda local: load_for_transfer(
-        checkpoint, layers, local, skip=init.fresh, freeze=init.freeze
-    )
 
 
 def fresh_progress(worker: Worker, name: str, plan: StagePlan) -> Progress:

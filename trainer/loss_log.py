@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import torch
 
@@ -13,6 +12,7 @@ from trainer.feed import Feed
 from trainer.history import LossHistory
 from trainer.progress import Progress
 from trainer.results import TrainJob
+from trainer.speed import Speed
 
 
 class TrainingDivergedError(RuntimeError):
@@ -31,15 +31,20 @@ class LossLog:
         self._fresh: list[torch.Tensor] = []
         path = job.losses(self._name)
         self._history = LossHistory(path, self._step) if engine.is_reporter else None
-        self._begin, self._first = time.perf_counter(), self._step
+        self._speed = Speed.of(job, engine)
         self._noted = len(engine.guard.skipped)
 
     def add(self, loss: torch.Tensor) -> None:
         """Take in the loss of the next step; reading it would wait for the device."""
         self._fresh.append(loss)
 
-    def log(self, rate: float, waited: float) -> None:
+    def log(self, rate: float, waited: float, flop: float | None) -> None:
         """Bring the losses to the host, and refuse to go on without sense.
+
+        Args:
+            rate: learning rate of the last step.
+            waited: seconds that this worker has waited for data so far.
+            flop: of training on one sample, if that is known.
 
         Raises:
             TrainingDivergedError: a loss is NaN, infinite or a spike, and is not to be skipped.
@@ -65,16 +70,18 @@ class LossLog:
         if self._history is not None:
             self._history.append(losses)
         kept = [loss for loss in losses if math.isfinite(loss)]
-        speed = (self._step - self._first) * self._layout.batch_size
         values = {
             "train/loss": sum(kept) / max(len(kept), 1),
             "train/learning_rate": rate,
-            "train/samples_per_second": speed / (time.perf_counter() - self._begin),
-            "train/data_wait_seconds": waited,
+            **self._speed.since(len(losses), waited, flop),
         }
         if not kept:
             del values["train/loss"]
         self._events.metrics(self._name, self._step, values)
+
+    def go_on(self) -> None:
+        """Begin to time steps anew, after something else."""
+        self._speed.go_on()
 
     def progress(self, progress: Progress, step: int, seconds: float) -> Progress:
         """Return how far training is; all losses must have been logged."""

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from data_shards.dataset import ShardedDataset
 from data_shards.hashing import key
 from data_shards.store.schema import Schema
+from trainer.config import RunConfig
 from trainer.layers import KeyedDropout
 
 Activations = Tensor | tuple[Tensor, ...]
@@ -111,6 +113,30 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class Member:
+    """One of several trained networks that are alike but for some settings: seeds, for one.
+
+    Attributes:
+        number: of the trial that trained it.
+        settings: in which it differs, by dotted name.
+        config: its whole configuration.
+        weights: folder of its best weights.
+    """
+
+    number: int
+    settings: Mapping[str, Any]
+    config: RunConfig
+    weights: Path
+
+
+Advance = Callable[[int, int], None]
+"""Told how much is done, of how much."""
+
+Gather = Callable[[ShardedDataset, Sequence[Member], Path, Advance], Mapping[str, float]]
+"""Makes one thing of members: writes files for people into a folder, returns figures."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A published system that can be trained.
 
@@ -130,6 +156,7 @@ class Recipe:
         defaults: from size name to configuration, see ``trainer.config.RunConfig``.
         space: of a sweep that names none: tables of settings, see ``jobs.sweep.space``; they win
             over ranges around the defaults.
+        gather: what a list of members comes to, once all are trained.
     """
 
     name: str
@@ -145,6 +172,7 @@ class Recipe:
     estimators: Sequence[EstimatorBaseline]
     defaults: Callable[[str], Mapping[str, Any]]
     space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    gather: Gather | None = None
 
     def networks(self, baselines: bool) -> list[Network]:
         """Return the model, followed by its ablations if baselines are asked for."""

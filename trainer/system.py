@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil
+import pynvml
 
 from trainer.events import EventWriter
 
@@ -17,7 +19,7 @@ _MB = 1 << 20
 
 
 class SystemSampler:
-    """Logs CPU, memory, disk and network use of this node while its context is open.
+    """Logs CPU, GPU, memory, disk and network use of this node while its context is open.
 
     The names are those that MLflow's system metrics page shows.
     """
@@ -52,6 +54,7 @@ class SystemSampler:
         self._writer.close()
 
     def _sample(self) -> None:
+        gpus = Gpus()
         psutil.cpu_percent()  # the first call has no interval to look back on
         sample = 0
         while not self._stopped.wait(_INTERVAL if sample else 1.0):
@@ -64,9 +67,39 @@ class SystemSampler:
                 "disk_available_megabytes": disk.free / _MB,
                 "network_receive_megabytes": net[0],
                 "network_transmit_megabytes": net[1],
+                **gpus.look(),
             }
             self._writer.metrics("", sample, {self._prefix + k: v for k, v in values.items()})
             sample += 1
+
+
+class Gpus:
+    """The GPUs of this node, as NVIDIA's driver sees them; none where there is no driver."""
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+        try:
+            pynvml.nvmlInit()
+            count = pynvml.nvmlDeviceGetCount()
+            self._handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
+        except pynvml.NVMLError:
+            return
+
+    def look(self) -> dict[str, float]:
+        """Return what each is doing; what the driver does not tell is left out."""
+        values: dict[str, float] = {}
+        for index, handle in enumerate(self._handles):
+            with contextlib.suppress(pynvml.NVMLError):
+                memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+                values[f"gpu_{index}_memory_usage_megabytes"] = memory.used / _MB
+                values[f"gpu_{index}_memory_usage_percentage"] = 100 * memory.used / memory.total
+            with contextlib.suppress(pynvml.NVMLError):
+                busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+                values[f"gpu_{index}_utilization_percentage"] = float(busy)
+            with contextlib.suppress(pynvml.NVMLError):
+                power = pynvml.nvmlDeviceGetPowerUsage(handle)  # milliwatts
+                values[f"gpu_{index}_power_usage_watts"] = power / 1000
+        return values
 
 
 def file_name(node: int) -> str:

@@ -1,4 +1,4 @@
-"""One step of a training, traced on all workers and kept as a file of spans."""
+"""One step of a training, looked at closely: who did what when, and how much was computed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from trainer.engine import Engine
+from trainer.flops import FLOP_PER_MULTIPLY_ADD, MultiplyAdds
 from trainer.timeline import Tracer, gather_spans, write_spans
 
 _AFTER = 10  # steps, in which memory, kernels and shapes settle
@@ -23,6 +25,11 @@ class TracedStep:
         path: file for the spans; the reporter writes it.
         first: first step that the group takes.
         steps: end of the training.
+
+    Attributes:
+        flop: floating-point operations of training on one sample (``trainer.flops``), on every
+            worker; None before the step, and where layers are compiled and can't be looked into.
+
     """
 
     def __init__(
@@ -31,6 +38,8 @@ class TracedStep:
         self._engine, self._path = engine, path
         self._tracer = Tracer(device)
         self._step = min(first + _AFTER, steps - 1)
+        self._device = device
+        self.flop: float | None = None
 
     @contextmanager
     def around(self, step: int) -> Iterator[None]:
@@ -38,8 +47,14 @@ class TracedStep:
         if step != self._step:
             yield
             return
-        with self._tracer.tracing(self._engine.pipeline):
+        layers = [module for _, module in self._engine.stage.local_layers()]
+        with MultiplyAdds(layers) as counted, self._tracer.tracing(self._engine.pipeline):
             yield
+        total = torch.tensor(counted.total, dtype=torch.float64, device=self._device)
+        dist.all_reduce(total)
+        if not self._engine.compiled:
+            samples = self._engine.layout.batch_size
+            self.flop = FLOP_PER_MULTIPLY_ADD * float(total) / samples
         spans = gather_spans(self._tracer.spans, self._engine.grid.reporter)
         if spans is not None:
             write_spans(spans, self._path)

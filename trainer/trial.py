@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trainer.loop import Worker, fit, in_training, score_split
+from trainer.loop import Worker, fit, go_back, in_training
 from trainer.losses import build_loss
 from trainer.metrics import Scores
 from trainer.recipes import get_recipe
@@ -44,9 +44,9 @@ def run_trial(worker: Worker) -> TrialResult:
     recipe = get_recipe(config.recipe)
     loss = build_loss(config.loss, worker.job.labels, recipe.loss)
     with in_training(worker, recipe.network, loss, config.cut_of(model=True)) as net:
-        progress, _ = fit(worker, net, loss)
-        net.saver.restore_best(progress)
-        valid = score_split(worker, net.engine, net.feed, "valid", loss)
+        fitted = fit(worker, net, loss)
+        progress = fitted.progress
+        valid = go_back(worker, net, loss, fitted)
     assert progress.best_epoch is not None
     return TrialResult(
         valid,

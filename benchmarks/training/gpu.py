@@ -32,13 +32,13 @@ from benchmarks.training.contenders import (
     moved,
 )
 from benchmarks.training.effort import Effort
-from benchmarks.training.flops import FORMULA, peak_of, training_flop
 from benchmarks.training.networks import Batch, Workload, danq
 from benchmarks.training.ranks import ROOT
 from benchmarks.training.report import Report, Table, milliseconds, processor, ratios, spread
 from trainer.config import Precision
 from trainer.engine import Engine, prepare
 from trainer.feed import Feed
+from trainer.flops import FORMULA, peak_of, training_flop
 from trainer.grid import BatchLayout
 
 LENGTH, TASKS = 1000, 919

@@ -23,9 +23,10 @@ from jobs.runfolder import RunFolder
 from jobs.sight import check_sight
 from jobs.sweep.board import Board
 from jobs.sweep.folder import SweepIdentity, SweepStatus
+from jobs.sweep.gathering import gather
 from jobs.sweep.messages import PAUSED, Budget, News, Opening, Snapshot
 from jobs.sweep.pages import Pages, Sweep
-from jobs.sweep.results import record_sweep
+from jobs.sweep.results import load_study, record_sweep
 from jobs.sweep.slot import SlotJob, trial_folder
 from jobs.sweep.slots import Slots
 from jobs.sweep.study import Lease, SweepPlan
@@ -219,6 +220,7 @@ class _Driver:
         self._drawn_for = -1
         self._best: int | None = None
         self._ended_by: Order | None = None
+        self._gathered: dict[str, float] = {}
 
     def drive(self) -> Snapshot:
         """Keep the sweep going until it ends; return how it stands then."""
@@ -251,8 +253,29 @@ class _Driver:
         if self._slots.errors and not snapshot.counts["complete"]:
             self._finish(snapshot, "FAILED")
             raise self._slots.errors[0]
+        if request.plan.members and self._ended_by is None:
+            self._gather(snapshot)
         self._finish(snapshot, "KILLED" if self._ended_by in ("pause", "cancel") else "FINISHED")
         return snapshot
+
+    def _gather(self, snapshot: Snapshot) -> None:
+        """Have the recipe make one thing of a list's members, if all have ended."""
+        request = self._request
+        counts = snapshot.counts
+        if counts["complete"] + counts["failed"] < len(request.plan.members):
+            return
+
+        def advance(done: int, total: int) -> None:
+            self._table.progress("gathering the members", done, total)
+            if time.monotonic() - self._status_at > _STATUS_EVERY:
+                self._look()  # renews the lease
+
+        try:
+            study = load_study(request.storage, request.study)
+            self._gathered = gather(request.folder, request.data, study, advance, self._table.say)
+        except BaseException:
+            self._finish(snapshot, "FAILED")
+            raise
 
     def result(self, snapshot: Snapshot) -> dict[str, Any]:
         """Return what came of it, as plain values."""
@@ -273,6 +296,7 @@ class _Driver:
             "seconds": snapshot.wall_seconds,
             "worker_seconds": snapshot.worker_seconds,
             "ended": self._ended_by or snapshot.closing,
+            "gathered": self._gathered,
         }
 
     @property

@@ -73,6 +73,11 @@ class SweepTable:
         if self._live is not None:
             self._live.update(self._table(snapshot), refresh=True)
 
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show how far something is that comes after the trials."""
+        if self._live is not None:
+            self._live.update(Text(f"{what}: {done:,} of {total:,}"), refresh=True)
+
     def summary(self, snapshot: Snapshot) -> str:
         """Say in a line how it stands."""
         counts = snapshot.counts

@@ -7,17 +7,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from benchmarks.training.contenders import BareLoop, alternate, micro_batches
-from benchmarks.training.flops import PEAKS, multiply_adds, peak_of, training_flop
 from benchmarks.training.footprint import CommandError, watch
 from benchmarks.training.networks import WORKLOADS, workload
 from benchmarks.training.peers import PEERS, first_step, logged_moments, rate
@@ -127,37 +123,6 @@ def test_a_report_has_its_command_and_its_cells() -> None:
     assert "| a | b |\n|---|---:|\n| x\\|y | 1 |\n" in text
     assert "load average 0.2 at the start" in text
     assert text.endswith("And so on.\n")
-
-
-def test_multiply_adds_are_those_of_plain_loops() -> None:
-    class States(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lstm = nn.LSTM(3, 5, batch_first=True, bidirectional=True)
-
-        def forward(self, x: torch.Tensor) -> Any:
-            return self.lstm(x.transpose(1, 2))[0].flatten(1)
-
-    network = [nn.Conv1d(2, 3, 4), States(), nn.Linear(7 * 10, 6)]
-    scanned = sum(1 for _ in product(range(3), range(7), range(2), range(4)))
-    gates = sum(4 * 5 * (3 + 5) for _ in product(range(7), range(2)))
-    dense = 70 * 6
-    inputs = torch.zeros(2, 2, 10)
-    assert multiply_adds(network, inputs) == scanned + gates + dense
-    assert training_flop(network, inputs) == 6 * (scanned + gates + dense)
-    assert all(module.training for module in network)
-    image = [nn.Conv2d(4, 6, (2, 3), groups=2)]
-    assert multiply_adds(image, torch.zeros(1, 4, 5, 5)) == 6 * (4 * 3) * 2 * (2 * 3)
-
-
-def test_the_most_specific_peak_counts() -> None:
-    assert peak_of("NVIDIA H100 80GB HBM3", "bf16") == 989.0
-    assert peak_of("NVIDIA H100 PCIe", "bf16") == 756.0
-    assert peak_of("NVIDIA L4", "fp32") == 30.3
-    assert peak_of("NVIDIA L40S", "fp32") == 91.6
-    assert peak_of("Abacus", "fp32") is None
-    for name in PEAKS:
-        assert PEAKS[name] == {p: peak_of(name, p) for p in ("fp32", "bf16")}
 
 
 def test_speed_leaves_out_first_steps_and_ends_of_epochs() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from jobs.journal import Journal, Ledger
 from jobs.sync import sync, waiting
 from jobs.tracking import open_store
 from trainer.events import Event, EventWriter
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class FlakyStore(Store):
@@ -228,3 +232,51 @@ def test_secrets_reach_neither_disk_nor_mlflow(
     everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"hunter2" not in everything
     assert b"s3cretword" not in everything
+
+
+ONE_OF_MANY = """
+import sys
+from pathlib import Path
+from tests.jobs.test_delivery import begun, follow, run_folder
+from jobs.delivery import Store
+from trainer.events import EventWriter
+runs, name = Path(sys.argv[1]), sys.argv[2]
+said = []
+folder = run_folder(runs, name)
+journal = begun(folder, number=name)
+delivery = follow(Store(runs), folder, said)
+writer = EventWriter(folder / "metrics.jsonl")
+for step in range(300):
+    writer.metrics("danq", step, {"train/loss": float(step), "train/learning_rate": 0.1})
+    if step % 50 == 0:
+        journal.metrics({"valid/loss": float(step)}, step=step)
+        assert delivery.wait_for_id(60) is not None
+writer.close()
+journal.status("FINISHED")
+left = delivery.close()
+assert left == 0 and not said, (left, said)
+"""
+
+
+@pytest.mark.slow
+def test_eight_runs_at_once_share_one_sqlite_file_without_an_error(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_MANY, tmp_path, f"run-{number}"],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for number in range(8)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8, said
+    client = open_store(tmp_path)
+    experiment = client.get_experiment_by_name("exp")
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["number"] for run in runs) == [f"run-{n}" for n in range(8)]
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert history(tmp_path, run.info.run_id, "train/loss") == [
+            (step, float(step)) for step in range(300)
+        ]

@@ -15,9 +15,9 @@ from data_shards.dataset import ShardedDataset
 from data_shards.errors import InputError
 from jobs.console import Console
 from jobs.export import best_weights, config_of, export
-from jobs.model import assemble
 from jobs.runfolder import find_run_folder
 from tests.jobs.conftest import Demo
+from trainer.trained import assemble
 
 pytestmark = pytest.mark.slow
 

@@ -6,6 +6,8 @@ import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,6 +16,10 @@ from data_shards.errors import InputError
 from trainer.checkpoint.reader import Checkpoint
 from trainer.checkpoint.restore import check_weights
 from trainer.checkpoint.snapshot import weight_tensors
+from trainer.config import InitConfig
+
+if TYPE_CHECKING:
+    from trainer.engine import Fill
 
 
 @dataclass(frozen=True)
@@ -142,3 +148,13 @@ def load_for_transfer(
         if plan.frozen[index]:
             module.requires_grad_(False)
     return plan
+
+
+def start_from(init: InitConfig, layers: Sequence[str]) -> Fill | None:
+    """Return what loads the weights that a training starts from, if not from fresh ones."""
+    if init.source is None:
+        return None
+    checkpoint = Checkpoint.open(Path(init.source))
+    return lambda local: load_for_transfer(
+        checkpoint, layers, local, skip=init.fresh, freeze=init.freeze
+    )

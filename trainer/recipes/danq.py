@@ -22,6 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from data_shards.sequence import Codes, decode
 from trainer.baselines import KmerLogisticRegression
+from trainer.ensemble import average_members
 from trainer.layers import BASES, BiLSTM, ConvPool, Dense, KeyedDropout, OneHot
 from trainer.recipe import EstimatorBaseline, Layer, Network, Recipe, Shape
 
@@ -301,4 +302,5 @@ RECIPE = Recipe(
         EstimatorBaseline("6-mer-lr", lambda seed: KmerLogisticRegression(6, 1e-4, seed), 50_000),
     ],
     defaults=defaults,
+    gather=average_members,
 )

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from jobs.remote.client import _Log
+from tests.jobs.clusters import ray_head
 
 pytestmark = pytest.mark.slow
 COMMAND = Path(sys.executable).with_name("replisome")
@@ -57,48 +52,13 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    with tempfile.TemporaryDirectory(prefix="rpl-", dir="/tmp") as scratch:
-        environment = plain | {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            "RAY_TMPDIR": scratch,
-            "OMP_NUM_THREADS": "1",
-        }
-        ports = free_ports(2)
-        process = subprocess.Popen(
-            [
-                Path(sys.executable).with_name("ray"), "start", "--head", "--block",
-                "--num-cpus", "2", "--port", str(ports[0]), "--dashboard-port", str(ports[1]),
-                "--dashboard-agent-listen-port", "0", "--temp-dir", scratch,
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        )  # fmt: skip
-        client = {k: v for k, v in environment.items() if k != "RAY_AUTH_MODE"}
-        head = Head(f"http://127.0.0.1:{ports[1]}", client)
+    with ray_head() as started:
+        head = Head(started.dashboard, started.environment)
         deadline = time.monotonic() + 90
         while head.run("jobs", "list", "--json")[0] != 0:
-            assert process.poll() is None
+            assert started.process.poll() is None
             assert time.monotonic() < deadline
         yield head
-        processes = [psutil.Process(process.pid)]
-        processes += processes[0].children(recursive=True)
-        for one in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        process.wait(30)
-        psutil.wait_procs(processes, timeout=30)
-
-
-def free_ports(count: int) -> list[int]:
-    """Find ports that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 @pytest.fixture

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 FORMULA = (
     "FLOP of a training step = 3 x 2 x (multiply-adds of a forward pass): the backward pass "
     "computes the gradients of inputs and of weights, each as dear as the forward pass. "
     "Multiply-adds of a sample: convolution (outputs x input channels x width), dense layer "
-    "(inputs x outputs), LSTM (positions x directions x 4 hidden x (inputs + hidden)). Everything "
+    "(inputs x outputs), LSTM (positions x directions x 4 hidden x (inputs + hidden)), attention "
+    "by torch.nn.MultiheadAttention (4 positions x width^2 + 2 positions^2 x width). Everything "
     "else is left out. The first layer counts in full, though inputs need no gradient. MFU = "
     "(FLOP a second) / (peak of the GPU)."
 )
+
+FLOP_PER_MULTIPLY_ADD = 3 * 2  # of a forward pass, with the backward pass that it leads to
 
 PEAKS: dict[str, dict[str, float]] = {
     # TFLOP/s from the makers' data sheets: float32 without tensor cores; bfloat16, dense.
@@ -38,6 +42,27 @@ def peak_of(device: str, precision: str) -> float | None:
     return None
 
 
+class MultiplyAdds:
+    """Counts the multiply-adds of forward passes while its context is open."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.total = 0.0
+        self._parts = [part for module in modules for part in module.modules()]
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        self._hooks = [part.register_forward_hook(self._count) for part in self._parts]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _count(self, module: nn.Module, received: Any, given: Any) -> None:
+        if torch._C._current_graph_task_id() == -1:  # not a backward pass that computes it again
+            self.total += _of(module, received[0], given)
+
+
 def multiply_adds(modules: Sequence[nn.Module], inputs: Tensor) -> float:
     """Count the multiply-adds of a forward pass of one sample.
 
@@ -45,26 +70,16 @@ def multiply_adds(modules: Sequence[nn.Module], inputs: Tensor) -> float:
         modules: of the network, run one after the other; they stay as they are.
         inputs: of one or more samples.
     """
-    total = 0.0
-
-    def count(module: nn.Module, received: Any, given: Any) -> None:
-        nonlocal total
-        total += _of(module, received[0], given)
-
-    parts = [part for module in modules for part in module.modules()]
-    hooks = [part.register_forward_hook(count) for part in parts]
     training = [module.training for module in modules]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), MultiplyAdds(modules) as counted:
             x = inputs
             for module in modules:
                 x = module.eval()(x)
     finally:
-        for hook in hooks:
-            hook.remove()
         for module, mode in zip(modules, training, strict=True):
             module.train(mode)
-    return total / len(inputs)
+    return counted.total / len(inputs)
 
 
 def _of(module: nn.Module, received: Tensor, given: Any) -> float:
@@ -82,9 +97,14 @@ def _of(module: nn.Module, received: Tensor, given: Any) -> float:
         directions = 2 if module.bidirectional else 1
         gates = 4 * module.hidden_size * (module.input_size + module.hidden_size)
         return float(steps * directions * gates)
+    if isinstance(module, nn.MultiheadAttention):
+        outputs, width = given[0], module.embed_dim
+        steps = outputs.shape[0 if outputs.dim() == 3 and not module.batch_first else -2]
+        samples = outputs.numel() // (steps * width)
+        return float(samples * (4 * steps * width**2 + 2 * steps**2 * width))
     return 0.0
 
 
 def training_flop(modules: Sequence[nn.Module], inputs: Tensor) -> float:
     """Return the FLOP of training on one sample."""
-    return 3 * 2 * multiply_adds(modules, inputs)
+    return FLOP_PER_MULTIPLY_ADD * multiply_adds(modules, inputs)

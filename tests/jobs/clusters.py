@@ -1,0 +1,86 @@
+"""Ray clusters for tests: with a token, on ports of their own, and gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+RAY = Path(sys.executable).with_name("ray")
+
+
+@dataclass(frozen=True)
+class RayHead:
+    """A head that `ray start` started.
+
+    Attributes:
+        address: for `RAY_ADDRESS`.
+        dashboard: for Ray's Jobs API.
+        environment: with the token, for those who join.
+        process: of `ray start`.
+    """
+
+    address: str
+    dashboard: str
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes]
+
+
+@contextlib.contextmanager
+def ray_head(cpus: int = 2) -> Iterator[RayHead]:
+    """Start a head; the caller waits until it answers."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    with tempfile.TemporaryDirectory(prefix="rpl-", dir="/tmp") as scratch:
+        environment = plain | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_TMPDIR": scratch,
+            "OMP_NUM_THREADS": "1",
+        }
+        port, dashboard = free_ports(2)
+        command = [
+            RAY, "start", "--head", "--block", "--num-cpus", str(cpus), "--port", str(port),
+            "--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", "0",
+            "--temp-dir", scratch,
+        ]  # fmt: skip
+        with running(command, environment) as process:
+            client = {k: v for k, v in environment.items() if k != "RAY_AUTH_MODE"}
+            yield RayHead(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", client, process)
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str | Path], environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command in the background; end it, and all that it started, with the block."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    try:
+        yield process
+    finally:
+        processes = [psutil.Process(process.pid)]
+        processes += processes[0].children(recursive=True)
+        for one in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait(30)
+        psutil.wait_procs(processes, timeout=30)
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
