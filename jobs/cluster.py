@@ -21,16 +21,31 @@ class Cluster:
     """What a cluster offers.
 
     Attributes:
-        cpus: logical CPUs of all nodes.
-        gpus: GPUs of all nodes.
-        nodes: living nodes.
+        each: logical CPUs and GPUs of each living node.
         local: whether this command started it, on this machine.
     """
 
-    cpus: int
-    gpus: int
-    nodes: int
+    each: tuple[tuple[int, int], ...]
     local: bool
+
+    @property
+    def cpus(self) -> int:
+        """Logical CPUs of all nodes."""
+        return sum(cpus for cpus, _ in self.each)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all nodes."""
+        return sum(gpus for _, gpus in self.each)
+
+    @property
+    def nodes(self) -> int:
+        """Living nodes."""
+        return len(self.each)
+
+    def fits(self, cpus: int, *, gpu: bool) -> int:
+        """How many workers fit that take so many CPUs of one node, and a GPU if they do."""
+        return sum(min(free // cpus, gpus) if gpu else free // cpus for free, gpus in self.each)
 
 
 @contextmanager
@@ -96,12 +111,9 @@ def _authenticate(*, joining: bool) -> None:
 def _describe(*, local: bool) -> Cluster:
     import ray
 
-    resources = ray.cluster_resources()
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return Cluster(
-        cpus=int(resources.get("CPU", 0)),
-        gpus=int(resources.get("GPU", 0)),
-        nodes=sum(1 for node in ray.nodes() if node["Alive"]),
-        local=local,
+        tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in found), local
     )
 
 
@@ -148,11 +160,15 @@ def share(cluster: Cluster, grid: Grid, device: Device | None) -> Share:
             remedy="use fewer stages or replicas, or say --device cpu",
         )
     notes = [f"computing on {device.upper()}: {workers} workers, {cluster.cpus} CPUs"]
-    cpus = float(max(1, cluster.cpus // workers))
-    if workers > cluster.cpus:
+    gpu = device == "gpu"
+    most = max((cpus for cpus, _ in cluster.each), default=0)
+    room = (cpus for cpus in range(most, 0, -1) if cluster.fits(cpus, gpu=gpu) >= workers)
+    cpus = float(next(room, 0))  # the most that each can have where nodes are not divided
+    if not cpus:
         if not cluster.local:
             raise InputError(
-                f"{workers} workers need a CPU each, and the cluster has {cluster.cpus}",
+                f"{workers} workers need a CPU each{' beside a GPU' if gpu else ''}, and the "
+                f"cluster has {cluster.cpus}",
                 remedy="use fewer stages or replicas, or a larger cluster",
             )
         cpus = cluster.cpus / workers

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -62,6 +63,38 @@ def danq_data(simulated: Path, ray_cluster: None, tmp_path_factory: pytest.TempP
     spec = simulated / "danq.toml"
     build(
         plan_windows(read_description(spec), simulated, recipe="danq", spec_path=spec),
+        out,
+        command="test",
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """A data set of 120 windows of 50 bp: a trial on it takes a moment."""
+    from data_shards.build.description import read_description
+    from data_shards.build.run import build
+    from data_shards.build.windows_plan import plan_windows
+
+    folder = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+    with (folder / "genome.fa").open("w") as fasta:
+        for name in ("a", "b", "c"):
+            fasta.write(f">{name}\n{''.join(rng.choice(list('ACGT'), 2000))}\n")
+    with (folder / "peaks.bed").open("w") as bed:
+        for name in ("a", "b", "c"):
+            for start in range(0, 2000, 100):
+                bed.write(f"{name}\t{start}\t{start + 50}\n")
+    (folder / "tiny.toml").write_text(
+        '[reference]\nfasta = "genome.fa"\n'
+        "[windows]\nlength = 50\ncenter = 50\nstride = 50\n"
+        '[splits]\nvalid = ["b"]\ntest = ["c"]\n'
+        '[[tasks]]\nname = "peak"\nfile = "peaks.bed"\n'
+    )
+    spec = folder / "tiny.toml"
+    out = folder / "tiny.zarr"
+    build(
+        plan_windows(read_description(spec), folder, recipe="danq", spec_path=spec),
         out,
         command="test",
     )

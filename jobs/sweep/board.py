@@ -116,16 +116,15 @@ class Board:
         if self._again and self._closing not in (PAUSED, CANCELLED):
             assignment = self._again.popleft()
         else:
-            closing = self._why_closed()
-            if closing is not None:
-                return None if not self._could_come_back() else WAIT
+            if self._why_closed() is not None:
+                return None if self.over() else WAIT
             if self._spoken_for():
                 return WAIT
             try:
                 assignment = self._ask()
             except StopIteration:
                 self._closing = "all members are done" if self._plan.members else "all points done"
-                return None if not self._could_come_back() else WAIT
+                return None if self.over() else WAIT
             except storage_errors():
                 self._outbox.lost()
                 return WAIT
@@ -136,6 +135,12 @@ class Board:
             self._set(self._trials[assignment.number].trial, ATTEMPTS, assignment.attempt)
         self._tell_news("began", assignment, slot)
         return assignment
+
+    def over(self) -> bool:
+        """Whether no trial will be handed out any more, whatever becomes of those at work."""
+        if self._closing in (PAUSED, CANCELLED):
+            return True
+        return self._why_closed() is not None and not self._running and not self._again
 
     def report(self, number: int, epoch: int, values: Sequence[float]) -> bool:
         """Take a trial's validation after an epoch; return whether it shall end here."""
@@ -367,10 +372,6 @@ class Board:
             return False
         taken = sum(self._ended.values()) + len(self._running) + len(self._again)
         return taken >= self._budget.trials
-
-    def _could_come_back(self) -> bool:
-        """Whether a trial may still be returned and need a slot."""
-        return bool(self._running) and self._closing not in (PAUSED, CANCELLED)
 
     def _better(self, number: int, values: tuple[float, ...]) -> tuple[int, tuple[float, ...]]:
         if self._best is None:

@@ -127,6 +127,8 @@ class Slots:
                     assert places is not None
                     self._taken[slot] = places
                     return left
+            if _ask(self._job.board.over):
+                return None
             if not told:
                 self._say(f"slot {slot}: waiting for room for its {self._grid.workers} worker(s)")
             told = True

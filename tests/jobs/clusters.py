@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,45 @@ class RayHead:
     dashboard: str
     environment: dict[str, str]
     process: subprocess.Popen[bytes]
+
+    def status(self) -> str:
+        """Return what `ray status` says; nothing until the head answers."""
+        done = subprocess.run(
+            [RAY, "status", "--address", self.address],
+            env=self._server,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout if done.returncode == 0 else ""
+
+    def until(self, text: str) -> None:
+        """Wait until the status has a text."""
+        deadline = time.monotonic() + 90
+        while text not in self.status():
+            assert self.process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+
+    def node(
+        self, cpus: int, *words: str, before: str = ""
+    ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+        """Add a node, for as long as a block runs.
+
+        Args:
+            cpus: that it has.
+            words: more of `ray start`.
+            before: shell commands in a mount namespace of the node's own; none for no namespace.
+        """
+        start = [str(RAY), "start", "--block", "--address", self.address, "--num-cpus", str(cpus)]
+        start += ["--dashboard-agent-listen-port", "0", *words]
+        if before:
+            start = ["unshare", "-m", "sh", "-c", f"{before} && exec {shlex.join(start)}"]
+        return running(start, self._server)
+
+    @property
+    def _server(self) -> dict[str, str]:
+        return self.environment | {"RAY_AUTH_MODE": "token"}
 
 
 @contextlib.contextmanager

@@ -6,13 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.jobs.clusters import RAY, RayHead, ray_head, running
+from tests.jobs.clusters import RayHead, ray_head
 
 pytestmark = pytest.mark.slow
 UNSHARE = shutil.which("unshare") or ""
@@ -43,16 +42,12 @@ with cluster():
 
 
 @pytest.fixture(scope="module")
-def folder(danq_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(danq_data: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders that both nodes see alike, and some that the second does not."""
     folder = tmp_path_factory.mktemp("sight")
-    for name in ("shared", "hidden", "swapped", "other"):
+    for name in ("shared", "hidden", "swapped"):
         shutil.copytree(danq_data, folder / name / "x.zarr")
-    record = folder / "other" / "x.zarr" / "zarr.json"
-    content = json.loads(record.read_text())
-    [attributes] = [v for v in content["attributes"].values() if "fingerprint" in v]
-    attributes["fingerprint"] = "f" * 64
-    record.write_text(json.dumps(content))
+    shutil.copytree(tiny_data, folder / "other" / "x.zarr")
     return folder
 
 
@@ -60,25 +55,11 @@ def folder(danq_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(folder: Path) -> Iterator[RayHead]:
     with ray_head() as head:
         mounts = (
-            f"mount -t tmpfs none {folder}/hidden"
-            f" && mount --bind {folder}/other {folder}/swapped"
-            f" && exec {RAY} start --address {head.address} --block --num-cpus 2"
-            " --dashboard-agent-listen-port 0 --resources '{\"far\": 1}'"
+            f"mount -t tmpfs none {folder}/hidden && mount --bind {folder}/other {folder}/swapped"
         )
-        environment = head.environment | {"RAY_AUTH_MODE": "token"}
-        command = [UNSHARE, "-m", "sh", "-c", mounts]
-        status = [RAY, "status", "--address", head.address]
-        deadline = time.monotonic() + 90
-        while subprocess.run(status, env=environment, check=False, capture_output=True).returncode:
-            assert time.monotonic() < deadline
-        with running(command, environment):
-            while (
-                "far"
-                not in subprocess.run(
-                    status, env=environment, check=True, capture_output=True, text=True
-                ).stdout
-            ):
-                assert time.monotonic() < deadline
+        head.until("Usage")
+        with head.node(2, "--resources", '{"far": 1}', before=mounts):
+            head.until("far")
             yield head
 
 

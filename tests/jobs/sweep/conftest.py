@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
@@ -101,35 +100,3 @@ def kill_all(process: subprocess.Popen[str]) -> None:
 @pytest.fixture
 def sweeps(danq_data: Path, tmp_path: Path) -> Sweeps:
     return Sweeps(danq_data, tmp_path)
-
-
-@pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
-    """A data set of 120 windows of 50 bp: a trial on it takes a moment."""
-    from data_shards.build.description import read_description
-    from data_shards.build.run import build
-    from data_shards.build.windows_plan import plan_windows
-
-    folder = tmp_path_factory.mktemp("tiny")
-    rng = np.random.default_rng(0)
-    with (folder / "genome.fa").open("w") as fasta:
-        for name in ("a", "b", "c"):
-            fasta.write(f">{name}\n{''.join(rng.choice(list('ACGT'), 2000))}\n")
-    with (folder / "peaks.bed").open("w") as bed:
-        for name in ("a", "b", "c"):
-            for start in range(0, 2000, 100):
-                bed.write(f"{name}\t{start}\t{start + 50}\n")
-    (folder / "tiny.toml").write_text(
-        '[reference]\nfasta = "genome.fa"\n'
-        "[windows]\nlength = 50\ncenter = 50\nstride = 50\n"
-        '[splits]\nvalid = ["b"]\ntest = ["c"]\n'
-        '[[tasks]]\nname = "peak"\nfile = "peaks.bed"\n'
-    )
-    spec = folder / "tiny.toml"
-    out = folder / "tiny.zarr"
-    build(
-        plan_windows(read_description(spec), folder, recipe="danq", spec_path=spec),
-        out,
-        command="test",
-    )
-    return out
