@@ -101,7 +101,10 @@ class Slots:
         reason = str(error).partition("\n")[0] or type(error).__name__
         if not isinstance(error, WorkersLostError):
             reason = f"{type(error).__name__}: {reason}"
-        told, count = Told("failed", reason=reason), not isinstance(error, NodeLostError)
+        if gone := self._gone(slot):  # Ray itself may take a quarter of a minute to see it
+            reason = f"{gone} is gone"
+        told = Told("failed", reason=reason)
+        count = not gone and not isinstance(error, NodeLostError)
         if isinstance(error, MemoryLostError) or any(sign in reason for sign in _NO_MEMORY):
             told = replace(told, extra={"out_of_memory": True})
             if self._halve and numbers:
@@ -113,6 +116,13 @@ class Slots:
         which = f"trial {numbers[0]} in slot {slot}" if numbers else f"slot {slot}"
         self._say(f"{which}: {reason}; a fresh worker group starts")
         return bool(numbers)
+
+    def _gone(self, slot: int) -> str:
+        """Name the nodes of a slot that do not answer any more; nothing if all do."""
+        with self._lock:
+            there = {node.id for node in responding(self._mute, self._say)}
+            lost = sorted(set(self._taken.get(slot, [])) - there)
+        return ", ".join(f"node {node[:8]}" for node in lost)
 
     def _room(self, slot: int) -> Sequence[Node] | None:
         """Wait for room for a slot's workers; return the nodes with what is left of them."""
