@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from data_shards.errors import InputError
@@ -20,6 +21,7 @@ from jobs.console import Console
 from jobs.tracking import DATABASE, open_store
 
 _START_TIMEOUT = 120.0  # seconds
+_CLIENTS = {"s3": "boto3"}  # what MLflow needs to reach an object store
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Service:
         host: address to listen on.
         port: to listen on; 0 takes a free one.
         backend: address of the database; by default sqlite in the runs folder.
-        artifacts: where files are; by default in the runs folder.
+        artifacts: where files are, which clients send through the server; by default in the runs
+            folder, where clients put them themselves.
         allowed: more names under which browsers may ask.
     """
 
@@ -54,9 +57,15 @@ def serve(service: Service, console: Console) -> None:
     Prints the address (with ``--json``: as stdout's last line) once the page answers.
 
     Raises:
-        InputError: there are no runs, or the port is taken.
+        InputError: there are no runs, the port is taken, or a library for the artifacts is missing.
     """
     runs = service.runs
+    scheme = (service.artifacts or "").partition("://")[0]
+    if scheme in _CLIENTS and find_spec(_CLIENTS[scheme]) is None:
+        raise InputError(
+            f"--artifacts {service.artifacts} needs {_CLIENTS[scheme]}, which is not installed",
+            remedy=f"pip install {_CLIENTS[scheme]}",
+        )
     if service.backend is None and not (runs / DATABASE).is_file():
         raise InputError(
             "no runs are here", path=runs, remedy="train first, or say where: --runs DIR"
@@ -119,13 +128,16 @@ def _environment(service: Service) -> dict[str, str]:
     names = {service.host, socket.gethostname(), "localhost", "127.0.0.1", *service.allowed}
     environment = os.environ | {
         "MLFLOW_BACKEND_STORE_URI": backend,
-        "MLFLOW_DEFAULT_ARTIFACT_ROOT": service.artifacts or (runs / "artifacts").as_uri(),
         # Background jobs serve features that need other services; they cost four processes.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(
             sorted({name for host in names for name in (host, f"{host}:{service.port}")})
         ),
     }
+    if service.artifacts is None:
+        environment["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = (runs / "artifacts").as_uri()
+    else:  # through the server: it alone has the key of the object store
+        environment["MLFLOW_ARTIFACTS_DESTINATION"] = service.artifacts
     return environment | _accounts(runs) if service.open_to_others else environment
 
 

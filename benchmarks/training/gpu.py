@@ -56,12 +56,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "tf32": [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32],
+        "network": "",
         "speeds": [],
         "loader": None,
     }
     batches = (8,) if options.quick else BATCHES
+    network = ("small", 300, 4) if options.quick else ("paper", LENGTH, TASKS)
     for batch in batches:
-        work = danq("paper", LENGTH, TASKS, batch, (batch, 1))
+        work = danq(*network, batch, (batch, 1))
         for precision in get_args(Precision):
             for compiled in (False, True):
                 found["speeds"].append(
@@ -69,7 +71,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 )
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
-    work = danq("paper", LENGTH, TASKS, 1, (1, 1))
+    work = danq(*network, 1, (1, 1))
+    found["network"] = f"{work.name}, {work.about}"
     loop = BareLoop(work, 1, torch.device("cpu"))
     inputs = work.batches(1, 1)[0][0]
     assert isinstance(inputs, torch.Tensor)
@@ -235,7 +238,7 @@ def write_up(found: dict[str, Any], device: str, peak: float | None) -> Report:
             f"{lacking}{found['device']}, CUDA {found['cuda']}, torch {found['torch']}, "
             f"Python {found['python']}; TF32 in matrix products: {found['tf32'][0]}, in cuDNN: "
             f"{found['tf32'][1]} (as PyTorch has it).",
-            f"DanQ, {LENGTH:,} bp, {TASKS} tasks, RMSprop, one stage, plain torchrun. Fraction = "
+            f"{found['network']}, RMSprop, one stage, plain torchrun. Fraction = "
             "(bare loop's seconds a step) / (engine's) of the same round; median [quartiles]; both "
             "with the data on the device, both compiled or not. bf16 is autocast.",
             f"{FORMULA} Here {found['flop'] / 1e9:.3f} GFLOP a sample.",

@@ -24,7 +24,7 @@ from jobs.sight import check_sight
 from jobs.sweep.board import Board
 from jobs.sweep.folder import SweepIdentity, SweepStatus
 from jobs.sweep.gathering import gather
-from jobs.sweep.messages import PAUSED, Budget, News, Opening, Snapshot
+from jobs.sweep.messages import PAUSED, Budget, News, Opening, Snapshot, ask
 from jobs.sweep.pages import Pages, Sweep
 from jobs.sweep.results import load_study, record_sweep
 from jobs.sweep.slot import SlotJob, trial_folder
@@ -113,8 +113,6 @@ def _open_board(request: Request, grid: Grid) -> Any:
     """Make the board's actor, on this node, where a storage in a file is."""
     import ray
 
-    from data_shards.errors import InputError
-
     opening = Opening(
         request.storage,
         request.study,
@@ -127,12 +125,7 @@ def _open_board(request: Request, grid: Grid) -> Any:
     here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
     actor = ray.remote(Board).options(num_cpus=0, label_selector=here)
     board = actor.remote(opening, grid.workers)
-    try:
-        ray.get(board.open.remote())
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise error.cause from None
-        raise
+    ask(board.open)
     return board
 
 
@@ -304,9 +297,7 @@ class _Driver:
         return self._request.folder.path / "command"
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        import ray
-
-        return ray.get(getattr(self._board, method).remote(*arguments))
+        return ask(getattr(self._board, method), *arguments)
 
     def _keep(self, number: int, name: str, value: Any) -> None:
         self._ask("keep", number, name, value)

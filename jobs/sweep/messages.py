@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from data_shards.errors import InputError
 from jobs.sweep.study import Lease, SweepPlan
 
 WAIT: Literal["wait"] = "wait"
@@ -136,3 +137,20 @@ class Snapshot:
     worker_seconds: float
     closing: str | None
     away: float | None
+
+
+def ask(method: Any, *arguments: Any) -> Any:
+    """Call a method of the board's actor, and wait for the answer.
+
+    Raises:
+        InputError: what the board has to say to a person.
+        ray.exceptions.RayError: anything else that went wrong.
+    """
+    import ray
+
+    try:
+        return ray.get(method.remote(*arguments))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from None
+        raise

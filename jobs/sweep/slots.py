@@ -6,13 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from jobs.cluster import Share
 from jobs.launch import run_group
 from jobs.lost import MemoryLostError, NodeLostError, WorkersLostError
 from jobs.nodes import Node, most_replicas, place, responding
-from jobs.sweep.messages import Told
+from jobs.sweep.messages import Told, ask
 from jobs.sweep.slot import SlotJob, work_slot
 from trainer.grid import Grid, grid_of
 
@@ -97,7 +96,7 @@ class Slots:
 
     def _lost(self, slot: int, error: Exception) -> bool:
         """Tell the board; return whether the group had a trial."""
-        numbers: list[int] = _ask(self._job.board.at_work, slot)
+        numbers: list[int] = ask(self._job.board.at_work, slot)
         reason = str(error).partition("\n")[0] or type(error).__name__
         if not isinstance(error, WorkersLostError):
             reason = f"{type(error).__name__}: {reason}"
@@ -112,7 +111,7 @@ class Slots:
                 for number in numbers:
                     with self._lock:
                         self._halved[number] = self._halved.get(number, 0) + 1
-        _ask(self._job.board.crashed, slot, told, count)
+        ask(self._job.board.crashed, slot, told, count)
         which = f"trial {numbers[0]} in slot {slot}" if numbers else f"slot {slot}"
         self._say(f"{which}: {reason}; a fresh worker group starts")
         return bool(numbers)
@@ -137,7 +136,7 @@ class Slots:
                     assert places is not None
                     self._taken[slot] = places
                     return left
-            if _ask(self._job.board.over):
+            if ask(self._job.board.over):
                 return None
             if not told:
                 self._say(f"slot {slot}: waiting for room for its {self._grid.workers} worker(s)")
@@ -155,9 +154,3 @@ class Slots:
                 for name, amount in node.resources.items()
             },
         )
-
-
-def _ask(method: Any, *arguments: Any) -> Any:
-    import ray
-
-    return ray.get(method.remote(*arguments))

@@ -122,7 +122,7 @@ class Lease(Document):
             return False
 
 
-class LeaseLostError(Exception):
+class LeaseLostError(InputError):
     """Another driver has the study now."""
 
 
@@ -238,7 +238,10 @@ def renew_lease(study: optuna.Study, lease: Lease) -> Lease:
     """
     now = Lease.model_validate(study.user_attrs[_LEASE])
     if now.token != lease.token:
-        raise LeaseLostError(f"process {now.pid} on {now.host} has taken this sweep over")
+        raise LeaseLostError(
+            f"process {now.pid} on {now.host} has taken this sweep over: this one ends",
+            remedy="look at it there, or with: replisome sweep status",
+        )
     lease = lease.model_copy(update={"until": time.time() + LEASE_SECONDS})
     study.set_user_attr(_LEASE, lease.model_dump())
     return lease

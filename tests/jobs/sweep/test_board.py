@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from data_shards.errors import InputError
 from jobs.sweep.board import Board
 from jobs.sweep.messages import WAIT, Assignment, Budget, Opening, Told
-from jobs.sweep.study import Lease, SweepPlan, open_storage, sqlite_url
+from jobs.sweep.study import Lease, LeaseLostError, SweepPlan, open_storage, sqlite_url
 from trainer.config import RunConfig
 
 MANY = Budget(trials=100)
@@ -337,3 +337,26 @@ def test_what_a_storage_that_is_away_would_not_take_is_written_when_it_is_back(
     first, _ = desk.trials()
     assert (first.state, first.value) == (TrialState.COMPLETE, 0.5)
     assert first.intermediate_values == {1: 0.5}
+
+
+def test_a_driver_whose_study_was_taken_over_is_told_who_has_it_and_ends(desk: Desk) -> None:
+    first = desk.board(lease=Lease.mine().model_copy(update={"until": 0.0}))
+    given(first)
+    desk.board(resume=True)
+    desk.now = 11.0  # its lease is due
+    with pytest.raises(LeaseLostError, match=r"process \d+ on .* has taken this sweep over"):
+        first.watch(0)
+    assert first.next(0) == WAIT, "it hands nothing out any more"
+
+
+def test_there_is_nothing_to_wait_for_once_the_last_trial_has_ended(desk: Desk) -> None:
+    board = desk.board(budget=Budget(trials=1))
+    trial = given(board)
+    assert not board.over(), "it may come back, and need another slot"
+    board.crashed(0, Told("failed", reason="lost"))
+    assert not board.over(), "it has come back"
+    again = given(board)
+    assert again.number == trial.number
+    board.tell(again.number, done(0.5))
+    assert board.over()
+    assert board.next(0) is None
