@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
@@ -13,11 +14,15 @@ FORMULA = (
     "FLOP of a training step = 3 x 2 x (multiply-adds of a forward pass): the backward pass "
     "computes the gradients of inputs and of weights, each as dear as the forward pass. "
     "Multiply-adds of a sample: convolution (outputs x input channels x width), dense layer "
-    "(inputs x outputs), LSTM (positions x directions x 4 hidden x (inputs + hidden)), attention "
-    "by torch.nn.MultiheadAttention (4 positions x width^2 + 2 positions^2 x width). Everything "
-    "else is left out. The first layer counts in full, though inputs need no gradient. MFU = "
+    "(inputs x outputs), LSTM (positions x directions x 4 hidden x (inputs + hidden); GRU: 3), "
+    "attention by torch.nn.MultiheadAttention (4 positions x width^2 + 2 positions^2 x width). "
+    "Everything else is left out. The first layer counts in full, though inputs need no gradient. MFU = "
     "(FLOP a second) / (peak of the GPU)."
 )
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_COUNTED = (*_CONVOLUTIONS, nn.Linear, nn.RNNBase, nn.MultiheadAttention)
+_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 FLOP_PER_MULTIPLY_ADD = 3 * 2  # of a forward pass, with the backward pass that it leads to
 
@@ -47,7 +52,9 @@ class MultiplyAdds:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.total = 0.0
-        self._parts = [part for module in modules for part in module.modules()]
+        self._parts = [
+            part for module in modules for part in module.modules() if isinstance(part, _COUNTED)
+        ]
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
@@ -60,7 +67,7 @@ class MultiplyAdds:
 
     def _count(self, module: nn.Module, received: Any, given: Any) -> None:
         if torch._C._current_graph_task_id() == -1:  # not a backward pass that computes it again
-            self.total += _of(module, received[0], given)
+            self.total += _of(module, given)
 
 
 def multiply_adds(modules: Sequence[nn.Module], inputs: Tensor) -> float:
@@ -82,21 +89,22 @@ def multiply_adds(modules: Sequence[nn.Module], inputs: Tensor) -> float:
     return counted.total / len(inputs)
 
 
-def _of(module: nn.Module, received: Tensor, given: Any) -> float:
-    if isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        width = 1
-        for size in module.kernel_size:
-            width *= size
-        return float(given.numel() * module.in_channels // module.groups * width)
+def _of(module: nn.Module, given: Any) -> float:
+    """Count one call of a module, from what it returned."""
+    if isinstance(module, _CONVOLUTIONS):
+        taps = math.prod(module.kernel_size) * module.in_channels // module.groups
+        return float(given.numel() * taps)
     if isinstance(module, nn.Linear):
         return float(given.numel() * module.in_features)
-    if isinstance(module, nn.LSTM):
-        if module.num_layers != 1 or module.proj_size:
-            raise NotImplementedError("LSTMs of one layer, without projection")
-        steps = received.shape[0] * received.shape[1]
-        directions = 2 if module.bidirectional else 1
-        gates = 4 * module.hidden_size * (module.input_size + module.hidden_size)
-        return float(steps * directions * gates)
+    if isinstance(module, nn.RNNBase):
+        outputs: Tensor = getattr(given[0], "data", given[0])  # of a packed sequence, too
+        directions, hidden = 1 + module.bidirectional, module.hidden_size
+        out = module.proj_size or hidden
+        steps = outputs.numel() // (directions * out)
+        inputs = [module.input_size] + [directions * out] * (module.num_layers - 1)
+        gates = sum(_GATES[module.mode] * hidden * (size + out) for size in inputs)
+        projections = module.num_layers * hidden * module.proj_size
+        return float(steps * directions * (gates + projections))
     if isinstance(module, nn.MultiheadAttention):
         outputs, width = given[0], module.embed_dim
         steps = outputs.shape[0 if outputs.dim() == 3 and not module.batch_first else -2]

@@ -47,14 +47,14 @@ class TracedStep:
         if step != self._step:
             yield
             return
-        layers = [module for _, module in self._engine.stage.local_layers()]
-        with MultiplyAdds(layers) as counted, self._tracer.tracing(self._engine.pipeline):
+        engine = self._engine
+        layers = [] if engine.compiled else [module for _, module in engine.stage.local_layers()]
+        with MultiplyAdds(layers) as counted, self._tracer.tracing(engine.pipeline):
             yield
-        total = torch.tensor(counted.total, dtype=torch.float64, device=self._device)
-        dist.all_reduce(total)
-        if not self._engine.compiled:
-            samples = self._engine.layout.batch_size
-            self.flop = FLOP_PER_MULTIPLY_ADD * float(total) / samples
+        if not engine.compiled:
+            total = torch.tensor(counted.total, dtype=torch.float64, device=self._device)
+            dist.all_reduce(total)
+            self.flop = FLOP_PER_MULTIPLY_ADD * float(total) / engine.layout.batch_size
         spans = gather_spans(self._tracer.spans, self._engine.grid.reporter)
         if spans is not None:
             write_spans(spans, self._path)

@@ -71,3 +71,24 @@ def test_attention_counts_its_projections_and_its_products(batch_first: bool) ->
     with MultiplyAdds([module := Attends()]) as counted:
         module(x)
     assert counted.total == 2 * (projections + products)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_count_each_layer_direction_and_gate(kind: Any) -> None:
+    module = kind(3, 5, num_layers=2, bidirectional=True)
+    gates = {nn.LSTM: 4, nn.GRU: 3}[kind]
+    inputs = (3, 2 * 5)  # of the first layer, and of the second: both directions
+    expected = sum(gates * 5 * (size + 5) for _, size, _ in product(range(7 * 2), inputs, range(2)))
+    with MultiplyAdds([module]) as counted:
+        module(torch.ones(7, 2, 3))
+    assert counted.total == expected
+    with MultiplyAdds([module]) as counted:
+        module(input=torch.ones(7, 2, 3))
+    assert counted.total == expected, "however it is called"
+
+
+def test_a_projecting_lstm_counts_its_projections() -> None:
+    module = nn.LSTM(3, 5, proj_size=2)
+    with MultiplyAdds([module]) as counted:
+        module(torch.ones(7, 1, 3))
+    assert counted.total == 7 * (4 * 5 * (3 + 2) + 5 * 2)
