@@ -16,8 +16,8 @@ FORMULA = (
     "Multiply-adds of a sample: convolution (outputs x input channels x width), dense layer "
     "(inputs x outputs), LSTM (positions x directions x 4 hidden x (inputs + hidden); GRU: 3), "
     "attention by torch.nn.MultiheadAttention (4 positions x width^2 + 2 positions^2 x width). "
-    "Everything else is left out. The first layer counts in full, though inputs need no gradient. MFU = "
-    "(FLOP a second) / (peak of the GPU)."
+    "Everything else is left out. The first layer counts in full, though inputs need no gradient. "
+    "MFU = (FLOP a second) / (peak of the GPU)."
 )
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -9,11 +9,15 @@ import tomllib
 import mlflow
 import numpy as np
 import pytest
+import torch
 
 from data_shards.dataset import ShardedDataset
 from jobs.tracking import open_store, tracking_uri, using_store
 from tests.jobs.conftest import Demo
 from trainer.events import EventReader
+from trainer.flops import training_flop
+from trainer.recipe import build_layer, shape_of
+from trainer.recipes.danq import danq_layers
 
 pytestmark = pytest.mark.slow
 
@@ -132,6 +136,25 @@ def test_mlflow_has_the_curves_of_the_event_log(demo: Demo) -> None:
     mine = [event for event in events if event.network == "danq"]
     losses = [event.values["train/loss"] for event in mine if "train/loss" in event.values]
     assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:20])
+
+
+def test_speed_and_operations_are_logged_over_all_stages(demo: Demo) -> None:
+    data = ShardedDataset(demo.folder / "demo" / "seed-0" / "genome.zarr")
+    layers = danq_layers("small", shape_of(data.schema))
+    network = [build_layer(layer, 0, index) for index, layer in enumerate(layers)]
+    flop = training_flop(network, torch.from_numpy(data.gather("sequence", np.arange(4))))
+    logs = [
+        event.values
+        for event in EventReader(demo.run_folder / "metrics.jsonl").new()
+        if event.network == "danq" and "train/step_seconds" in event.values
+    ]
+    assert "train/tflop_per_second" not in logs[0], "nothing has been counted yet"
+    later = [values for values in logs if "train/tflop_per_second" in values]
+    assert len(later) > 20
+    for values in later:
+        speed = values["train/samples_per_second"]
+        assert values["train/tflop_per_second"] == pytest.approx(speed * flop / 1e12)
+        assert 0 <= values["train/data_wait_percent"] <= 100
 
 
 def test_the_logged_model_predicts_as_it_was_scored(demo: Demo) -> None:
