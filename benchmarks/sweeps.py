@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import socket
 import statistics
 import subprocess
@@ -165,6 +166,8 @@ def ray_tune(data: str, folder: Path, trials: int) -> Found:
     On a Ray with its own defaults. Without the dashboard a trial's resources are not given back
     (Ray Train asks it which trials have ended), and the second trial waits for ever.
     """
+    # Ray would else leave a token in the home folder.
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 
     # A slot to spare: a trial's function waits beside its workers.

@@ -17,6 +17,13 @@ pytestmark = pytest.mark.slow
 STILL = ("--sampler", "random", "--pruner", "none", "--set", "checkpoint.steps=10")
 
 
+def rates(sweeps: Sweeps) -> tuple[str, Path]:
+    """Search the learning rate alone: small batches would take several times as long."""
+    space = sweeps.folder / "space.toml"
+    space.write_text('["optimizer.lr"]\nlow = 1e-4\nhigh = 1e-2\nlog = true\n')
+    return "--space", space
+
+
 def outcomes(study: Any) -> list[tuple[Any, ...]]:
     """What must not depend on what befell the sweep."""
     return [
@@ -43,7 +50,7 @@ def children(sweeps: Sweeps, name: str) -> dict[int, Any]:
 def test_a_sweep_whose_driver_and_workers_were_killed_ends_as_if_nothing_had_been(
     sweeps: Sweeps,
 ) -> None:
-    flags = (*SMALL, *STILL, "--trials", "3", "--stages", "2")
+    flags = (*SMALL, *STILL, *rates(sweeps), "--trials", "3", "--stages", "2")
     quiet = finish(sweeps.begin("quiet", *flags))
     assert quiet["counts"] == {
         "complete": 3, "pruned": 0, "failed": 0, "running": 0, "waiting": 0
@@ -84,7 +91,7 @@ def test_a_sweep_whose_driver_and_workers_were_killed_ends_as_if_nothing_had_bee
 
 
 def test_ctrl_c_pauses_and_cancel_ends_for_good(sweeps: Sweeps) -> None:
-    flags = (*SMALL, *STILL, "--trials", "4", "--slots", "2", "--epochs", "6")
+    flags = (*SMALL, *STILL, *rates(sweeps), "--trials", "4", "--slots", "2", "--epochs", "6")
     process = sweeps.begin("s", *flags)
     trials = sweeps.runs / "danq" / "s" / "trials"
     logs = [trials / number / "metrics.jsonl" for number in ("0000", "0001")]
@@ -111,9 +118,10 @@ def test_ctrl_c_pauses_and_cancel_ends_for_good(sweeps: Sweeps) -> None:
     assert {run.info.status for run in children(sweeps, "s").values()} == {"FAILED"}
 
 
-def test_what_is_searched_cannot_change_on_the_way(sweeps: Sweeps, tmp_path: Path) -> None:
-    finish(sweeps.begin("s", *SMALL, *STILL, "--trials", "1", "--epochs", "1"))
-    space = tmp_path / "space.toml"
+def test_what_is_searched_cannot_change_on_the_way(tiny_data: Path, tmp_path: Path) -> None:
+    sweeps = Sweeps(tiny_data, tmp_path)
+    finish(sweeps.begin("s", *SMALL, "--set", "batch_size=20", *rates(sweeps), "--trials", "1"))
+    space = tmp_path / "other.toml"
     space.write_text('["optimizer.lr"]\nlow = 0.1\nhigh = 0.2\n')
     answer = finish(sweeps.resume("s", "--space", space))
     assert answer["exit"] == 2
