@@ -38,7 +38,7 @@ class Made:
             return self.groups.pop(0)(job)
 
         monkeypatch.setattr(slots_module, "run_group", run_group)
-        monkeypatch.setattr(slots_module, "_ask", lambda method, *given: method(*given))
+        monkeypatch.setattr(slots_module, "ask", lambda method, *given: method(*given))
         there = [Node("one", {"CPU": 2.0}), Node("two", {"CPU": 1.0})]
         monkeypatch.setattr(slots_module, "responding", lambda *_: there)
 
