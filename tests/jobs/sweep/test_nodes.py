@@ -22,6 +22,7 @@ def test_a_node_lost_for_good_costs_a_slot_and_no_trial(danq_data: Path, tmp_pat
     with ray_head(cpus=0) as head, contextlib.ExitStack() as nodes:
         head.until("Usage")
         nodes.enter_context(head.node(1))
+        head.until("/1.0 CPU")  # two that start at once may want the same port
         doomed = nodes.enter_context(contextlib.ExitStack())
         doomed.enter_context(head.node(1))
         head.until("/2.0 CPU")
