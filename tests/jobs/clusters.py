@@ -85,6 +85,7 @@ def ray_head(cpus: int = 2) -> Iterator[RayHead]:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_TMPDIR": scratch,
+            "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": scratch,  # a token in the real one is nobody's here
             "OMP_NUM_THREADS": "1",
         }
