@@ -293,7 +293,7 @@ def overhead(steps: int, folder: Path) -> str:
             seconds.append(measurement(case, grid, layout, (0,), steps, folder) - computing)
     each_pass = (seconds[1] - seconds[0]) / (2 * (counts[1] - counts[0]))
     each_step = seconds[0] - 2 * counts[0] * each_pass
-    return f"CPU_OVERHEAD = Overhead({each_pass:.2g}, {each_step:.2g})"
+    return f"CPU_OVERHEAD = Overhead({each_pass:.2g}, {max(0.0, each_step):.2g})"
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ class Overhead:
 
 NO_OVERHEAD = Overhead()
 # One stage of a network with next to nothing to compute (benchmarks/planning.py --overhead).
-CPU_OVERHEAD = Overhead(2e-4, 1e-3)
+CPU_OVERHEAD = Overhead(3.6e-4, 0.0)
 
 
 @dataclass(frozen=True)
