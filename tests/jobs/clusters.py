@@ -49,7 +49,7 @@ class RayHead:
 
     def until(self, text: str) -> None:
         """Wait until the status has a text."""
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while text not in self.status():
             assert self.process.poll() is None
             assert time.monotonic() < deadline

@@ -250,10 +250,10 @@ for step in range(300):
     writer.metrics("danq", step, {"train/loss": float(step), "train/learning_rate": 0.1})
     if step % 50 == 0:
         journal.metrics({"valid/loss": float(step)}, step=step)
-        assert delivery.wait_for_id(60) is not None
+        assert delivery.wait_for_id(200) is not None
 writer.close()
 journal.status("FINISHED")
-left = delivery.close()
+left = delivery.close(patience=200)
 assert left == 0 and not said, (left, said)
 """
 
