@@ -5,9 +5,13 @@
     python benchmarks/planning.py --overhead   # measures CPU_OVERHEAD of trainer.planning.hardware
 
 Each layer is measured with as many threads as a worker will have; the step is then predicted, and
-run by the engine on workers of a private Ray, with the batch already in memory. The step time is
-the median after a warm-up. Where workers share cores, the prediction takes that into account
-(see ``trainer.planning.prediction``), and the median error is told with and without these rows.
+right afterwards run by the engine on workers of a private Ray, with the batch already in memory.
+The prediction is built from the fastest of a layer's passes, so it is for an undisturbed machine,
+and is compared with the fastest tenth of the steps; the median step is shown beside it, and how
+much slower than its fastest tenth a fixed matrix product was, at the median, in the same minutes:
+on a shared host that is the neighbours' doing. Where workers share cores, the prediction takes that
+into account (see ``trainer.planning.prediction``), and the median error is told with and without
+these rows.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -37,6 +41,7 @@ from trainer.grid import BatchLayout, Grid
 from trainer.layers import Dense
 from trainer.planning.cached import device_name
 from trainer.planning.conditions import Conditions
+from trainer.planning.costs import LayerCost
 from trainer.planning.hardware import (
     CPU_LINK,
     CPU_NETWORK,
@@ -157,6 +162,23 @@ def run_config(grid: Grid, micro_batches: int) -> RunConfig:
     )  # fmt: skip
 
 
+def quiet_costs(case: Case, samples: int, seconds: float = 4.0) -> list[LayerCost]:
+    """Measure the layers again and again for some seconds; each pass' fastest counts."""
+    until, best = time.perf_counter() + seconds, measure(case.layers, case.inputs(samples), seed=0)
+    while time.perf_counter() < until:
+        best = [
+            replace(
+                old,
+                forward=min(old.forward, new.forward),
+                backward=min(old.backward, new.backward),
+            )
+            for old, new in zip(
+                best, measure(case.layers, case.inputs(samples), seed=0), strict=True
+            )
+        ]
+    return best
+
+
 def prediction(
     case: Case, grid: Grid, layout: BatchLayout, own: Overhead = CPU_OVERHEAD
 ) -> Prediction:
@@ -166,16 +188,49 @@ def prediction(
     hardware = Hardware(1, grid.workers, CPU_LINK, CPU_NETWORK, None, shared, own)
     config = run_config(grid, layout.micro_batches)
     with threads(max(1, cores // grid.workers)):
-        costs = measure(case.layers, case.inputs(layout.micro_batch), seed=0)
-        update = update_rate(config.optimizer, CPU)
+        costs = quiet_costs(case, layout.micro_batch)
+        update = update_rate(config.optimizer, costs, CPU)
     conditions = Conditions.of(config, grid, layout, hardware, update)
     return predict(costs, layout, conditions, hardware)
 
 
+@dataclass(frozen=True)
+class Times:
+    """How long the same work took again and again; seconds.
+
+    Attributes:
+        quiet: the fastest tenth took at most this.
+        median: of all.
+    """
+
+    quiet: float
+    median: float
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> Times:
+        """Sum up what was measured."""
+        ordered = sorted(seconds)
+        return cls(ordered[len(ordered) // 10], statistics.median(ordered))
+
+
+def disturbance(seconds: float = 3.0) -> float:
+    """Return by how much a fixed computation is slower at the median than when undisturbed."""
+    matrix, taken = torch.ones(256, 256), []
+    until = time.perf_counter() + seconds
+    with threads(1):
+        while time.perf_counter() < until:
+            begin = time.perf_counter()
+            for _ in range(20):
+                matrix @ matrix
+            taken.append(time.perf_counter() - begin)
+    times = Times.of(taken)
+    return times.median / times.quiet - 1
+
+
 def measurement(
     case: Case, grid: Grid, layout: BatchLayout, cut: tuple[int, ...], steps: int, folder: Path
-) -> float:
-    """Run steps on workers; return the median time of one, in seconds."""
+) -> Times:
+    """Run steps on workers; return how long they took."""
     from ray.train import RunConfig as RayRunConfig
     from ray.train import ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -184,7 +239,7 @@ def measurement(
     cores = os.cpu_count() or 1
     share = float(max(1, cores // grid.workers)) if grid.workers <= cores else cores / grid.workers
 
-    def work() -> float:
+    def work() -> list[float]:
         from trainer.engine import Engine, prepare
         from trainer.stage import Cut
 
@@ -200,7 +255,7 @@ def measurement(
             begin = time.perf_counter()
             float(engine.train_step(step, batch, config.optimizer.lr))
             seconds.append(time.perf_counter() - begin)
-        return statistics.median(seconds[3:])
+        return seconds[3:]
 
     trainer = TorchTrainer(
         work,
@@ -208,14 +263,16 @@ def measurement(
         scaling_config=ScalingConfig(num_workers=grid.workers, resources_per_worker={"CPU": share}),
         run_config=RayRunConfig(name="planning", storage_path=str(folder)),
     )
-    result: float = trainer.fit().return_value
-    return result
+    return Times.of(trainer.fit().return_value)
+
+
+def error(row: dict[str, Any], times: str) -> float:
+    """Return by which part of the measured time the prediction is too long."""
+    return float(row["predicted"] / getattr(row["measured"], times) - 1)
 
 
 def report(rows: list[dict[str, Any]], command: str, steps: int) -> str:
     """Write the table with all that is needed to read it."""
-    alone = [row["error"] for row in rows if not row["shared"]]
-    together = [row["error"] for row in rows]
     lines = [
         f"# {command}",
         "",
@@ -223,23 +280,35 @@ def report(rows: list[dict[str, Any]], command: str, steps: int) -> str:
         f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
         "",
-        f"Step time, predicted and measured (median of {steps} steps after 3); fp32, RMSprop. "
+        f"Step time, predicted and measured ({steps} steps after 3); fp32, RMSprop. The error is "
+        "that of the prediction against the fastest tenth of the steps, and in brackets against "
+        "their median; disturbed: how much slower than in its fastest tenth a fixed computation on "
+        "one core was at the median, right before and after. "
         'Where there are more workers than cores ("shared"), the prediction says how long all '
         "computing takes on the cores; waiting for each other at bad moments is not in it.",
         "",
-        "| network | stages x replicas | micro-batches | cut | predicted ms | measured | error |",
-        "|---|---:|---:|---|---:|---:|---:|",
+        "| network | stages x replicas | micro-batches | cut | predicted ms | measured, quiet "
+        "| median | error | disturbed |",
+        "|---|---:|---:|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        error = f"{100 * row['signed']:+.0f} %" + (" (shared)" if row["shared"] else "")
+        quiet, median = (error(row, times) for times in ("quiet", "median"))
         lines.append(
             f"| {row['network']} | {row['grid']} | {row['micro']} | {row['cut']} "
-            f"| {row['predicted'] * 1e3:.1f} | {row['measured'] * 1e3:.1f} | {error} |"
+            f"| {row['predicted'] * 1e3:.1f} | {row['measured'].quiet * 1e3:.1f} "
+            f"| {row['measured'].median * 1e3:.1f} "
+            f"| {100 * quiet:+.0f} % ({100 * median:+.0f} %){' (shared)' * row['shared']} "
+            f"| {100 * row['disturbed']:.0f} % |"
         )
-    lines += ["", "Median of the absolute errors:", ""]
-    if alone:
-        lines.append(f"- a core for each worker: {100 * statistics.median(alone):.1f} %")
-    lines.append(f"- all rows: {100 * statistics.median(together):.1f} %")
+    alone = [row for row in rows if not row["shared"]]
+    lines += ["", "Median of the absolute errors, against the quiet steps (the median steps):", ""]
+    for title, chosen in (("a core for each worker", alone), ("all rows", rows)):
+        if chosen:
+            quiet, median = (
+                statistics.median(abs(error(row, times)) for row in chosen)
+                for times in ("quiet", "median")
+            )
+            lines.append(f"- {title}: {100 * quiet:.1f} % ({100 * median:.1f} %)")
     return "\n".join(lines) + "\n"
 
 
@@ -247,32 +316,30 @@ def rows_of(names: list[str], grids: list[Grid], steps: int, folder: Path) -> li
     """Predict and measure all networks on all grids."""
     from jobs.cluster import cluster
 
-    plans = []
-    for case in (cases()[name] for name in names):
-        for grid in grids:
-            for count in (1,) if grid.stages == 1 else (grid.stages * 2, grid.stages * 4):
-                layout = BatchLayout(case.batch_size, grid.replicas, count)
-                plans.append((case, grid, layout, prediction(case, grid, layout)))
-                print(f"predicted {case.name} {grid}", file=sys.stderr)
+    plans = [
+        (cases()[name], grid, BatchLayout(cases()[name].batch_size, grid.replicas, count))
+        for name in names
+        for grid in grids
+        for count in ((1,) if grid.stages == 1 else (grid.stages * 2, grid.stages * 4))
+    ]
     rows = []
     with cluster():
-        for case, grid, layout, found in plans:
+        for case, grid, layout in plans:
+            before = disturbance()
+            found = prediction(case, grid, layout)
             measured = measurement(case, grid, layout, found.cut, steps, folder)
-            signed = found.seconds / measured - 1
-            rows.append(
-                {
-                    "network": case.name,
-                    "grid": f"{grid.stages} x {grid.replicas}",
-                    "micro": f"{layout.micro_batches} of {layout.micro_batch}",
-                    "cut": ",".join(map(str, found.cut)),
-                    "predicted": found.seconds,
-                    "measured": measured,
-                    "signed": signed,
-                    "error": abs(signed),
-                    "shared": grid.workers > (os.cpu_count() or 1),
-                }
-            )
-            print(f"measured {case.name} {grid}: {100 * signed:+.0f} %", file=sys.stderr)
+            row = {
+                "network": case.name,
+                "grid": f"{grid.stages} x {grid.replicas}",
+                "micro": f"{layout.micro_batches} of {layout.micro_batch}",
+                "cut": ",".join(map(str, found.cut)),
+                "predicted": found.seconds,
+                "measured": measured,
+                "disturbed": (before + disturbance()) / 2,
+                "shared": grid.workers > (os.cpu_count() or 1),
+            }
+            rows.append(row)
+            print(f"{case.name} {grid}: {100 * error(row, 'quiet'):+.0f} %", file=sys.stderr)
     return rows
 
 
@@ -290,7 +357,8 @@ def overhead(steps: int, folder: Path) -> str:
         for count in counts:
             layout = BatchLayout(case.batch_size, 1, count)
             computing = prediction(case, grid, layout, NO_OVERHEAD).seconds
-            seconds.append(measurement(case, grid, layout, (0,), steps, folder) - computing)
+            times = measurement(case, grid, layout, (0,), steps, folder)
+            seconds.append(times.median - computing)
     each_pass = (seconds[1] - seconds[0]) / (2 * (counts[1] - counts[0]))
     each_step = seconds[0] - 2 * counts[0] * each_pass
     return f"CPU_OVERHEAD = Overhead({each_pass:.2g}, {max(0.0, each_step):.2g})"

@@ -78,7 +78,7 @@ def plan(request: PlanRequest, console: Console) -> dict[str, Any]:
     layers = get_recipe(config.recipe).network.layers(config.size, shape_of(data.schema))
     with console.bars() as bars, threads(count):
         measured = _measure(config, data, layers, hardware, device, bars)
-        update = update_rate(config.optimizer, device)
+        update = update_rate(config.optimizer, measured[max(measured)], device)
         candidates = rank(
             measured,
             config,
@@ -157,7 +157,7 @@ def _hardware(request: PlanRequest, device: torch.device) -> tuple[Hardware, int
     threads = max(1, cores // per_node)
     within, network = default_links(device)
     if request.bandwidth is not None:
-        within = replace(within, bandwidth=request.bandwidth)
+        within = replace(within, bandwidth=request.bandwidth, ring=None)
     if request.network is not None:
         network = replace(network, bandwidth=request.network)
     shared = not on_gpu and per_node > cores

@@ -85,6 +85,7 @@ class Conditions:
         messages (Patarasuk and Yuan 2009). Under ZeRO-1 the new weights are sent once more.
         """
         replicas, link = self.upkeep.replicas, self.reduce[stage]
+        link = link.ring or link
         if replicas == 1:
             return np.zeros_like(weights)
         size = _GRADIENT * weights

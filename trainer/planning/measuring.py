@@ -15,7 +15,7 @@ from trainer.optimizers import build_optimizer
 from trainer.planning.costs import LayerCost
 from trainer.recipe import Activations, Layer, build_layer, trainable
 
-_UPDATED_WEIGHTS = 2**22  # in the timing of an optimizer: more than caches hold
+_TIMED_WEIGHTS = 2**10, 2**27  # in the timing of an optimizer: at least, at most
 
 
 def measure(
@@ -124,9 +124,19 @@ def _time(
     return middle - begin, time.perf_counter() - again, outputs
 
 
-def update_rate(config: OptimizerConfig, device: torch.device, repeats: int = 3) -> float:
-    """Time the optimizer on a large tensor; return the seconds of a step for one weight."""
-    weight = nn.Parameter(torch.zeros(_UPDATED_WEIGHTS // 2**10, 2**10, device=device))
+def update_rate(
+    config: OptimizerConfig, costs: Sequence[LayerCost], device: torch.device, repeats: int = 3
+) -> float:
+    """Time the optimizer on as many weights as the largest layer has.
+
+    Whether its numbers fit a cache makes a difference of a factor of two.
+
+    Returns:
+        Seconds of a step for one weight.
+    """
+    least, most = _TIMED_WEIGHTS
+    count = min(max(least, *(cost.parameters for cost in costs)), most)
+    weight = nn.Parameter(torch.zeros(-(-count // least), least, device=device))
     weight.grad = torch.ones_like(weight)
     optimizer = build_optimizer(config, [("weight", weight)])
     best = float("inf")

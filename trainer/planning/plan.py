@@ -74,7 +74,7 @@ def plan_network(
         grid,
         layout,
         hardware or hardware_here(device, grid),
-        update_rate(config.optimizer, device),
+        update_rate(config.optimizer, costs, device),
     )
     found = choose_cut(costs, conditions, method)
     parameters = tuple(cost.parameters for cost in costs)

@@ -135,5 +135,6 @@ def test_interpolation_is_linear_between_neighbours() -> None:
 def test_an_optimizer_is_timed_by_the_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = iter([0.0, 9.0, 10.0, 14.0, 20.0, 22.0, 30.0, 33.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(readings))
-    rate = update_rate(OptimizerConfig(name="adamw"), torch.device("cpu"), repeats=3)
-    assert rate == 2.0 / 2**22, "the fastest of all"
+    costs = [LayerCost("x", 1.0, 1.0, weights, 4 * weights, 8, 8) for weights in (5, 4000, 90)]
+    rate = update_rate(OptimizerConfig(name="adamw"), costs, torch.device("cpu"), repeats=3)
+    assert rate == 2.0 / 4096, "the fastest of all, in rows of 1,024 for the largest layer"
