@@ -6,10 +6,10 @@
 
 Each layer is measured with as many threads as a worker will have; the step is then predicted, and
 right afterwards run by the engine on workers of a private Ray, with the batch already in memory.
-The prediction is built from the fastest of a layer's passes, so it is for an undisturbed machine,
-and is compared with the fastest tenth of the steps; the median step is shown beside it, and how
-much slower than its fastest tenth a fixed matrix product was, at the median, in the same minutes:
-on a shared host that is the neighbours' doing. Where workers share cores, the prediction takes that
+Neighbours on a shared host slow a machine down for a second here and there, so both go on for some
+seconds, and the prediction from the fastest tenth of the layers' passes is compared with the
+fastest tenth of the steps. The median step is shown beside it, and how much slower than its fastest
+tenth a fixed matrix product was, at the median, in the same minutes. Where workers share cores, the prediction takes that
 into account (see ``trainer.planning.prediction``), and the median error is told with and without
 these rows.
 """
@@ -17,6 +17,7 @@ these rows.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import statistics
@@ -58,6 +59,7 @@ from trainer.recipes.danq import danq_layers
 LIBRARIES = ("replisome", "torch", "deepspeed", "ray")
 GRIDS = ("1x1", "2x1", "1x2", "4x1", "2x2")
 CPU = torch.device("cpu")
+_LONG = 6.0  # seconds of passes, and of steps
 
 
 @dataclass(frozen=True)
@@ -162,38 +164,6 @@ def run_config(grid: Grid, micro_batches: int) -> RunConfig:
     )  # fmt: skip
 
 
-def quiet_costs(case: Case, samples: int, seconds: float = 4.0) -> list[LayerCost]:
-    """Measure the layers again and again for some seconds; each pass' fastest counts."""
-    until, best = time.perf_counter() + seconds, measure(case.layers, case.inputs(samples), seed=0)
-    while time.perf_counter() < until:
-        best = [
-            replace(
-                old,
-                forward=min(old.forward, new.forward),
-                backward=min(old.backward, new.backward),
-            )
-            for old, new in zip(
-                best, measure(case.layers, case.inputs(samples), seed=0), strict=True
-            )
-        ]
-    return best
-
-
-def prediction(
-    case: Case, grid: Grid, layout: BatchLayout, own: Overhead = CPU_OVERHEAD
-) -> Prediction:
-    """Measure the layers as a worker of this grid would run them, and predict."""
-    cores = os.cpu_count() or 1
-    shared = float(cores) if grid.workers > cores else None
-    hardware = Hardware(1, grid.workers, CPU_LINK, CPU_NETWORK, None, shared, own)
-    config = run_config(grid, layout.micro_batches)
-    with threads(max(1, cores // grid.workers)):
-        costs = quiet_costs(case, layout.micro_batch)
-        update = update_rate(config.optimizer, costs, CPU)
-    conditions = Conditions.of(config, grid, layout, hardware, update)
-    return predict(costs, layout, conditions, hardware)
-
-
 @dataclass(frozen=True)
 class Times:
     """How long the same work took again and again; seconds.
@@ -211,6 +181,36 @@ class Times:
         """Sum up what was measured."""
         ordered = sorted(seconds)
         return cls(ordered[len(ordered) // 10], statistics.median(ordered))
+
+
+def quiet_costs(case: Case, samples: int, seconds: float = _LONG) -> list[LayerCost]:
+    """Measure the layers again and again for so many seconds; each pass' fastest tenth counts."""
+    until, found = time.perf_counter() + seconds, []
+    while not found or time.perf_counter() < until:
+        found.append(measure(case.layers, case.inputs(samples), seed=0, repeats=1))
+    return [
+        replace(
+            again[0],
+            forward=Times.of([cost.forward for cost in again]).quiet,
+            backward=Times.of([cost.backward for cost in again]).quiet,
+        )
+        for again in zip(*found, strict=True)
+    ]
+
+
+def prediction(
+    case: Case, grid: Grid, layout: BatchLayout, own: Overhead = CPU_OVERHEAD
+) -> Prediction:
+    """Measure the layers as a worker of this grid would run them, and predict."""
+    cores = os.cpu_count() or 1
+    shared = float(cores) if grid.workers > cores else None
+    hardware = Hardware(1, grid.workers, CPU_LINK, CPU_NETWORK, None, shared, own)
+    config = run_config(grid, layout.micro_batches)
+    with threads(max(1, cores // grid.workers)):
+        costs = quiet_costs(case, layout.micro_batch)
+        update = update_rate(config.optimizer, costs, CPU)
+    conditions = Conditions.of(config, grid, layout, hardware, update)
+    return predict(costs, layout, conditions, hardware)
 
 
 def disturbance(seconds: float = 3.0) -> float:
@@ -280,7 +280,7 @@ def report(rows: list[dict[str, Any]], command: str, steps: int) -> str:
         f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
         "",
-        f"Step time, predicted and measured ({steps} steps after 3); fp32, RMSprop. The error is "
+        f"Step time, predicted and measured ({_LONG:g} seconds and at least {steps} steps, after 3); fp32, RMSprop. The error is "
         "that of the prediction against the fastest tenth of the steps, and in brackets against "
         "their median; disturbed: how much slower than in its fastest tenth a fixed computation on "
         "one core was at the median, right before and after. "
@@ -327,7 +327,8 @@ def rows_of(names: list[str], grids: list[Grid], steps: int, folder: Path) -> li
         for case, grid, layout in plans:
             before = disturbance()
             found = prediction(case, grid, layout)
-            measured = measurement(case, grid, layout, found.cut, steps, folder)
+            count = max(steps, math.ceil(_LONG / found.seconds))
+            measured = measurement(case, grid, layout, found.cut, count, folder)
             row = {
                 "network": case.name,
                 "grid": f"{grid.stages} x {grid.replicas}",
