@@ -9,9 +9,9 @@ right afterwards run by the engine on workers of a private Ray, with the batch a
 Neighbours on a shared host slow a machine down for a second here and there, so both go on for some
 seconds, and the prediction from the fastest tenth of the layers' passes is compared with the
 fastest tenth of the steps. The median step is shown beside it, and how much slower than its fastest
-tenth a fixed matrix product was, at the median, in the same minutes. Where workers share cores, the prediction takes that
-into account (see ``trainer.planning.prediction``), and the median error is told with and without
-these rows.
+tenth a fixed matrix product was, at the median, in the same minutes. Where workers share cores, the
+prediction takes that into account (see ``trainer.planning.prediction``), and the median error is
+told with and without these rows.
 """
 
 from __future__ import annotations
@@ -280,7 +280,8 @@ def report(rows: list[dict[str, Any]], command: str, steps: int) -> str:
         f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
         "",
-        f"Step time, predicted and measured ({_LONG:g} seconds and at least {steps} steps, after 3); fp32, RMSprop. The error is "
+        f"Step time, predicted and measured ({_LONG:g} seconds and at least {steps} steps, after "
+        "3); fp32, RMSprop. The error is "
         "that of the prediction against the fastest tenth of the steps, and in brackets against "
         "their median; disturbed: how much slower than in its fastest tenth a fixed computation on "
         "one core was at the median, right before and after. "
