@@ -62,9 +62,10 @@ def cluster() -> Iterator[Cluster]:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     # We watch for nodes that are about to be taken away ourselves (jobs.watch): one process less.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    os.environ.setdefault(
-        "RAY_TRAIN_METRICS_ENABLED", "0"
-    )  # for Prometheus; nobody reads them here
+    # For Prometheus; nobody reads them here.
+    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+    # The controller is a part of the driver (jobs.group), whose log is its own.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
     # Workers are placed on nodes that answer; what still does not start is tried again elsewhere.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -143,7 +143,6 @@ def run_group(
         Exception: what made a worker fail, as it was raised there.
         WorkersLostError: workers were lost, or could not be started.
     """
-    from ray.exceptions import RayActorError
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 
@@ -157,8 +156,6 @@ def run_group(
         return work(job)
 
     trainer = Trainer(
-        storage,
-        hang_seconds,
         train_loop_per_worker=begin,
         backend_config=ProcessGroup(workers.device, hang_seconds),
         scaling_config=ScalingConfig(
@@ -180,8 +177,6 @@ def run_group(
         returned: R = trainer.fit().return_value
     except WorkerGroupError as error:
         raise cause_of(error.worker_failures, grid, hang_seconds, storage) from error
-    except RayActorError as error:
-        raise WorkersLostError("the workers' controller died") from error
     except (ControllerError, PreemptionError) as error:
         first = str(getattr(error, "controller_failure", error)).strip().splitlines()[0]
         raise WorkersLostError(f"the workers could not be started: {first[:200]}") from error

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from deepspeed.pipe import DualPipeVModule, LayerSpec, PipelineModule
-from deepspeed.runtime.pipe.topology import ProcessTopology
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trainer.config import PipelineSchedule, Precision
+from trainer.deepspeed import DualPipeVModule, LayerSpec, PipelineModule, ProcessTopology
 from trainer.grid import BatchLayout, Grid
 from trainer.layers import KeyedDropout, compile_in_place
 from trainer.objective import Objective
