@@ -96,16 +96,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=int, default=48, help="epochs, over all trials")
+    parser.add_argument("--pruners", nargs="+", default=list(PRUNERS), help="none must be one")
     parser.add_argument("--data", type=Path, help="a DanQ data set; default: simulated")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rpl-", dir="/tmp") as scratch:
         data = options.data or simulated(Path(scratch))
-        found = {
-            (pruner, seed): search(data, Path(scratch) / "runs", pruner, seed, options.budget)
-            for seed in range(options.seeds)
-            for pruner in PRUNERS
-        }
-    RESULT.write_text(report(found, options.budget))
+        found: dict[tuple[str, int], Searched] = {}
+        for seed in range(options.seeds):
+            for pruner in options.pruners:
+                runs = Path(scratch) / "runs"
+                found[pruner, seed] = search(data, runs, pruner, seed, options.budget)
+                print(f"seed {seed}, {pruner}: {found[pruner, seed]}", file=sys.stderr, flush=True)
+            RESULT.write_text(report(found, options.budget))
 
 
 def report(found: dict[tuple[str, int], Searched], budget: int) -> str:
@@ -114,8 +116,9 @@ def report(found: dict[tuple[str, int], Searched], budget: int) -> str:
     from importlib.metadata import version
 
     seeds = sorted({seed for _, seed in found})
+    pruners = list(dict.fromkeys(pruner for pruner, _ in found))
     rows = []
-    for pruner in PRUNERS:
+    for pruner in pruners:
         sweeps = [found[pruner, seed] for seed in seeds]
         better = sum(found[pruner, seed].best < found["none", seed].best for seed in seeds)
         rows.append(
@@ -130,7 +133,8 @@ def report(found: dict[tuple[str, int], Searched], budget: int) -> str:
         [
             "# Pruning",
             "",
-            f"`python -m benchmarks.pruning --seeds {len(seeds)} --budget {budget}`",
+            f"`python -m benchmarks.pruning --seeds {len(seeds)} --budget {budget} "
+            f"--pruners {' '.join(pruners)}`",
             "",
             f"{time.strftime('%Y-%m-%d')}; Linux {platform.release()}; {versions}; small DanQ, "
             f"simulated data, TPE, one slot, {EPOCHS} epochs a trial, {budget} epochs in all.",

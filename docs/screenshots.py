@@ -89,10 +89,9 @@ def take(url: str, runs: Path) -> None:
 
         loss = f"{training.info.run_name} (train/loss)"
         picture("runs", f"{home}/runs", shows=str(training.info.run_name))
-        picture("run", run, shows="held-out test split")
+        picture("mlflow-run", run, shows="held-out test split")
         picture("curves", f"{run}/model-metrics", find="loss", shows=loss)
         picture("timeline", f"{run}/artifacts/figures/timeline_danq.png", shows="timeline_danq")
-        picture("sweep", study, shows="trials")
         picture(
             "sweep-figures",
             f"{study}/artifacts/figures/sweep.html",
@@ -102,6 +101,8 @@ def take(url: str, runs: Path) -> None:
         compared = f'{url}/#/compare-runs?runs={several}&experiments=["{experiment}"]'
         picture("compare", compared, shows="objective/loss")
         browser.close()
+    figures = runs / "danq" / str(training.info.run_name) / "figures"
+    shutil.copy(figures / "training.png", IMAGES / "training.png")
 
 
 if __name__ == "__main__":

@@ -58,26 +58,28 @@ def status_of(folder: Path, name: str) -> tuple[str, dict[str, str]]:
 SHORT = ("--size", "small", "--epochs", "1", "--no-baselines")
 
 
-def test_the_result_does_not_depend_on_the_cut_and_can_be_repeated_from_its_config(
-    danq_data: Path, tmp_path: Path
-) -> None:
-    status, first, _ = finish(
-        start(danq_data, tmp_path, "two", *SHORT, "--stages", "2", "--micro-batches", "5")
-    )
+@pytest.fixture(scope="module")
+def quiet(danq_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing befell, of one stage."""
+    folder = tmp_path_factory.mktemp("quiet")
+    status, _, said = finish(start(danq_data, folder, "quiet", *SHORT, "--micro-batches", "5"))
     assert status == 0
-    status, second, said = finish(
-        start(danq_data, tmp_path, "one", *SHORT, "--stages", "1", "--micro-batches", "5")
-    )
-    assert status == 0
-    assert (first["cut"]["danq"], second["cut"]["danq"]) == ([0, first["cut"]["danq"][1]], [0])
     assert "computing on CPU: 1 workers" in said
-    # the same sums in the same order: equal to the last bit
-    assert results(tmp_path, "two") == results(tmp_path, "one")
-    config = tmp_path / "runs" / "danq" / "two" / "config.toml"
-    status, third, _ = finish(start(danq_data, tmp_path, "again", "--config", config))
+    return folder
+
+
+def test_the_result_does_not_depend_on_the_cut_and_can_be_repeated_from_its_config(
+    danq_data: Path, tmp_path: Path, quiet: Path
+) -> None:
+    config = quiet / "runs" / "danq" / "quiet" / "config.toml"
+    flags = ("--config", config, "--stages", "2")
+    status, answer, _ = finish(start(danq_data, tmp_path, "again", *flags))
     assert status == 0
-    assert third["metrics"] == first["metrics"]
-    assert set(first["metrics"]) == {"danq"}, "--no-baselines"
+    cut = answer["cut"]["danq"]
+    assert len(cut) == 2
+    # the same sums in the same order: equal to the last bit
+    assert results(tmp_path, "again") == results(quiet, "quiet")
+    assert set(answer["metrics"]) == {"danq"}, "--no-baselines"
 
 
 def test_a_diverging_run_stops_with_the_step_and_its_samples(
@@ -128,12 +130,9 @@ def test_an_interrupt_ends_the_run_its_workers_and_its_page(
 
 
 def test_a_run_whose_driver_was_killed_goes_on_and_ends_as_if_nothing_had_been(
-    danq_data: Path, tmp_path: Path
+    danq_data: Path, tmp_path: Path, quiet: Path
 ) -> None:
-    often = ("--set", "checkpoint.steps=10", "--set", "grid.cut=parameters")
-    status, quiet, _ = finish(start(danq_data, tmp_path, "quiet", *SHORT, *often))
-    assert status == 0
-
+    often = ("--set", "checkpoint.steps=10", "--micro-batches", "5")
     process = start(danq_data, tmp_path, "killed", *SHORT, *often)
     states = tmp_path / "runs" / "danq" / "killed" / "checkpoints" / "danq" / "state"
     deadline = time.monotonic() + 120
@@ -157,11 +156,10 @@ def test_a_run_whose_driver_was_killed_goes_on_and_ends_as_if_nothing_had_been(
     status, answer, said = finish(resume(tmp_path, "killed"))
     assert status == 0, said
     assert "goes on at step" in said
-    assert answer["run_id"] != quiet["run_id"]
-    assert results(tmp_path, "killed") == results(tmp_path, "quiet")
+    assert results(tmp_path, "killed") == results(quiet, "quiet")
     losses = [
-        (tmp_path / "runs" / "danq" / name / "losses" / "danq.f64").read_bytes()
-        for name in ("killed", "quiet")
+        (folder / "runs" / "danq" / name / "losses" / "danq.f64").read_bytes()
+        for folder, name in ((tmp_path, "killed"), (quiet, "quiet"))
     ]
     assert losses[0] == losses[1]
     assert status_of(tmp_path, "killed")[0] == "FINISHED"

@@ -15,6 +15,7 @@ from tests.jobs.sweep.conftest import SMALL, Sweeps, finish, kill_all
 
 pytestmark = pytest.mark.slow
 STILL = ("--sampler", "random", "--pruner", "none", "--set", "checkpoint.steps=10")
+SHORTER = ("--set", "batch_size=200")
 
 
 def rates(sweeps: Sweeps) -> tuple[str, Path]:
@@ -50,7 +51,7 @@ def children(sweeps: Sweeps, name: str) -> dict[int, Any]:
 def test_a_sweep_whose_driver_and_workers_were_killed_ends_as_if_nothing_had_been(
     sweeps: Sweeps,
 ) -> None:
-    flags = (*SMALL, *STILL, *rates(sweeps), "--trials", "3", "--stages", "2")
+    flags = (*SMALL, *STILL, *SHORTER, *rates(sweeps), "--trials", "3", "--stages", "2")
     quiet = finish(sweeps.begin("quiet", *flags))
     assert quiet["counts"] == {
         "complete": 3, "pruned": 0, "failed": 0, "running": 0, "waiting": 0
