@@ -1,9 +1,9 @@
 """Takes the pictures of MLflow that the docs show, from a runs folder with a training and a sweep.
 
     replisome demo
-    replisome sweep danq --data demo/genome.zarr --runs demo/runs --size small --epochs 3 \
-        --trials 12 --name lr-and-batch
-    python docs/screenshots.py demo/runs
+    replisome sweep danq --data demo/seed-0/genome.zarr --size small --epochs 2 \
+        --trials 8 --name lr-and-batch
+    python docs/screenshots.py runs
 
 Needs Chromium or Chrome, and playwright (``pip install -e .[dev]``).
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 IMAGES = Path(__file__).parent / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SIZE = {"width": 1360, "height": 860}
+SIZE = {"width": 1360, "height": 1000}
 PATIENCE, SETTLED = 60_000, 3_000  # milliseconds until a page is there, and its charts in place
 
 
@@ -61,12 +61,11 @@ def take(url: str, runs: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     browser_path = next(found for name in BROWSERS if (found := shutil.which(name)))
-    [training, *_], [sweep, *_] = newest(runs, "train"), newest(runs, "sweep")
-    trials = newest(runs, "trial")
+    [training, *_], trials = newest(runs, "train"), newest(runs, "trial")
     experiment = training.info.experiment_id
     home = f"{url}/#/experiments/{experiment}"
     several = json.dumps([trial.info.run_id for trial in trials[:6]])
-    run, study = f"{home}/runs/{training.info.run_id}", f"{home}/runs/{sweep.info.run_id}"
+    run = f"{home}/runs/{training.info.run_id}"
     IMAGES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -74,30 +73,20 @@ def take(url: str, runs: Path) -> None:
         )
         page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
 
-        def picture(
-            name: str, address: str, *, shows: str, find: str = "", frame: bool = False
-        ) -> None:
+        def picture(name: str, address: str, *, shows: str, find: str = "") -> None:
             """Go to a page, wait until it shows something, and take its picture."""
             page.goto("about:blank")
             page.goto(address)
             if find:
                 page.get_by_placeholder("Search metric charts").fill(find, timeout=PATIENCE)
-            place: Any = page.frame_locator("iframe") if frame else page
-            place.get_by_text(shows).first.wait_for(timeout=PATIENCE)
+            page.get_by_text(shows).first.wait_for(timeout=PATIENCE)
             page.wait_for_timeout(SETTLED)
             page.screenshot(path=IMAGES / f"{name}.png")
 
         loss = f"{training.info.run_name} (train/loss)"
         picture("runs", f"{home}/runs", shows=str(training.info.run_name))
         picture("mlflow-run", run, shows="held-out test split")
-        picture("curves", f"{run}/model-metrics", find="loss", shows=loss)
-        picture("timeline", f"{run}/artifacts/figures/timeline_danq.png", shows="timeline_danq")
-        picture(
-            "sweep-figures",
-            f"{study}/artifacts/figures/sweep.html",
-            shows="Parallel coordinates",
-            frame=True,
-        )
+        picture("curves", f"{run}/model-metrics", find="train/loss", shows=loss)
         compared = f'{url}/#/compare-runs?runs={several}&experiments=["{experiment}"]'
         picture("compare", compared, shows="objective/loss")
         browser.close()
