@@ -24,6 +24,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 SIZE = {"width": 1360, "height": 1000}
 PATIENCE, SETTLED = 60_000, 3_000  # milliseconds until a page is there, and its charts in place
 
+RELATIVE = """folder => {
+    const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walk.nextNode())
+        walk.currentNode.data = walk.currentNode.data.replaceAll(folder, "");
+}"""  # takes the folder of the runs out of what a page shows
+
 
 def main() -> None:
     """Serve the runs, and take the pictures."""
@@ -60,7 +66,9 @@ def take(url: str, runs: Path) -> None:
     """Take all pictures."""
     from playwright.sync_api import sync_playwright
 
-    browser_path = next(found for name in BROWSERS if (found := shutil.which(name)))
+    browser_path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser_path is None:
+        raise SystemExit(f"none of {', '.join(BROWSERS)} is installed")
     [training, *_], trials = newest(runs, "train"), newest(runs, "trial")
     experiment = training.info.experiment_id
     home = f"{url}/#/experiments/{experiment}"
@@ -81,6 +89,7 @@ def take(url: str, runs: Path) -> None:
                 page.get_by_placeholder("Search metric charts").fill(find, timeout=PATIENCE)
             page.get_by_text(shows).first.wait_for(timeout=PATIENCE)
             page.wait_for_timeout(SETTLED)
+            page.evaluate(RELATIVE, f"{runs.resolve().parent}/")  # nobody else has this folder
             page.screenshot(path=IMAGES / f"{name}.png")
 
         loss = f"{training.info.run_name} (train/loss)"

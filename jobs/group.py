@@ -34,13 +34,13 @@ _ABORT = 10.0  # seconds that the controller may take to end its workers
 class Trainer(DataParallelTrainer):  # type: ignore[misc]  # ray has no types
     """Ray Train's own, quicker to start, for threads too, and with an interrupt that is ours.
 
-    Ray Train 2.60 starts four processes beside the workers: for its controller, for data sets of
-    Ray Data, to reserve what the workers need with an autoscaler, and to give a dead controller's
-    resources back. Here the controller is a thread of the driver, without which a run can't go on
-    anyway; we have no data sets of Ray Data; an autoscaler sees the placement group that the
-    workers wait for; and :meth:`close` gives resources back, as Ray does when a driver dies. Ray
-    Train also puts a handler of its own on Ctrl-C and leaves it there; an interrupt that arrives as
-    the run ends is lost.
+    Ray Train 2.60 starts four processes that a run can do without: for its controller, for data
+    sets of Ray Data, to reserve what workers need with an autoscaler, and to give a dead
+    controller's resources back. Here the controller is a thread of the driver, without which a run
+    can't go on anyway; we have no data sets of Ray Data; an autoscaler sees the placement group
+    that the workers wait for; and :meth:`close` gives resources back, as Ray does when a driver
+    dies. Ray Train also puts a handler of its own on Ctrl-C and leaves it there; an interrupt that
+    arrives as the run ends is lost.
 
     Args:
         settings: of Ray Train's trainer; the backend is a :class:`ProcessGroup`.

@@ -1,4 +1,4 @@
-"""The one door to DeepSpeed's modules, which keeps MLflow outside.
+"""What the stages use of DeepSpeed, imported without MLflow. Comes before all else of DeepSpeed.
 
 DeepSpeed 0.19.8 imports its autotuner whatever one uses of it, and the autotuner imports MLflow if
 it is there: most of the second that DeepSpeed takes to import, in every worker, for nothing.

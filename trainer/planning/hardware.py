@@ -41,7 +41,8 @@ class Link:
 
 
 # gloo over the loopback of a 2-core machine: 64 B in 43 us, 1 MB in 0.2 ms, 8 MB in 2.3 ms;
-# averaged over two workers: 4 KB in 1.4 ms (mean; 0.2 or 4), 4 MB in 3.9 ms, 160 MB in 97 ms.
+# averaged over two workers: 4 KB in 1.4 ms (mean; 0.2 or 4), 4 MB in 3.9 ms, 160 MB in 97 ms
+# (python -m benchmarks.links; a busy host takes longer).
 CPU_LINK = Link(4.5e-5, 3.5e9, ring=Link(7e-4, 1.6e9))
 GPU_LINK = Link(2e-5, 2.5e10)  # PCIe 4.0 x16; NVLink has more
 CPU_NETWORK = Link(1e-4, 1.25e9)  # 10 Gbit/s Ethernet
